@@ -1,0 +1,1 @@
+"""The agent: composition root, control API, lock, logging."""

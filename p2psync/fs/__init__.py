@@ -1,0 +1,1 @@
+"""The disk: scanning, staging, putting in place, history, watching. Plain synchronous code."""

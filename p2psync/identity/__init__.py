@@ -1,0 +1,1 @@
+"""The device's keys and the file they live in."""

@@ -1,0 +1,50 @@
+"""Every bound on what a peer can make large, in one place.
+
+Sizes in bytes, times in seconds.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+KIB: Final = 1024
+MIB: Final = 1024 * KIB
+
+# frames
+CONTROL_FRAME: Final = 1 * MIB
+DATA_FRAME: Final = 4 * MIB
+UNAUTHENTICATED_BYTES: Final = 4 * KIB
+
+# before a channel is authenticated
+AUTH_TIMEOUT_S: Final = 10.0
+UNAUTHENTICATED_CHANNELS: Final = 64
+
+# paths
+NAME_BYTES: Final = 255
+PATH_BYTES: Final = 32 * KIB
+PATH_DEPTH: Final = 1_000
+LINK_BYTES: Final = 4_095
+
+# the data model
+SEQ_AHEAD: Final = 2**32  # a seq further beyond the known one closes the session
+SEQ_MAX: Final = 2**63 - 1
+FILE_BYTES: Final = 2**62
+LIVE_VALUES: Final = 1_000  # of one entry
+HEIGHT_MAX: Final = 2**53
+MTIME_NS: Final = 2**62  # either side of zero
+
+# exchange
+PAGE_ENTRIES: Final = 4_096
+PAGE_BYTES: Final = 512 * KIB
+SMALL_FILE: Final = 128 * KIB  # up to here a file travels whole, many in one message
+PACK_BYTES: Final = 2 * MIB  # contents in one message
+PACK_ITEMS: Final = 4_096
+CHUNKS_PER_MANIFEST: Final = 24_576
+REQUESTS_OPEN: Final = 64  # of one peer
+MEMBERS: Final = 256
+FOLDERS: Final = 1_024
+NAME_TEXT: Final = 100  # bytes of a device's or a folder's name
+
+# liveness
+PING_AFTER_S: Final = 10.0  # of silence
+DEAD_AFTER_S: Final = 25.0

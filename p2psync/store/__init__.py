@@ -1,0 +1,1 @@
+"""Durable state in SQLite: the only room that speaks SQL."""
