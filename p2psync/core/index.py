@@ -57,13 +57,13 @@ class Row(NamedTuple):
 class Claim(NamedTuple):
     """A name that the copy of `dot` of the conflicted entry at `home` asked for.
 
-    index: which of the free suffixes this is. placed: the copy stands here in the view (else
+    suffix: which of the free suffixes this is. placed: the copy stands here in the view (else
     an ordinary file has the name and the copy stepped aside to a higher index).
     """
 
     home: bytes
     dot: Dot
-    index: int
+    suffix: int
     placed: bool
 
 

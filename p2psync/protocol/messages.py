@@ -22,7 +22,7 @@ class Message(msgspec.Struct, frozen=True, array_like=True):
 # ----------------------------------------------------------------- the session itself
 
 
-class Hello(Message, tag=1):
+class Hello(Message, frozen=True, array_like=True, tag=1):
     """First in each direction: who is speaking, beyond the key that is already proven.
 
     instance: 16 random bytes made at process start; the same key with another instance, while
@@ -34,19 +34,19 @@ class Hello(Message, tag=1):
     software: str
 
 
-class Ping(Message, tag=2):
+class Ping(Message, frozen=True, array_like=True, tag=2):
     """Answer with `Pong` of the same number."""
 
     number: int
 
 
-class Pong(Message, tag=3):
+class Pong(Message, frozen=True, array_like=True, tag=3):
     """The answer to a `Ping`."""
 
     number: int
 
 
-class Goodbye(Message, tag=4):
+class Goodbye(Message, frozen=True, array_like=True, tag=4):
     """The session ends on purpose; nothing follows. reason is for the log."""
 
     reason: str
@@ -72,7 +72,7 @@ class MemberRow(msgspec.Struct, frozen=True, array_like=True):
     signature: bytes
 
 
-class Members(Message, tag=10):
+class Members(Message, frozen=True, array_like=True, tag=10):
     """All rows the sender knows of a folder; before anything else about that folder."""
 
     folder: bytes
@@ -82,7 +82,7 @@ class Members(Message, tag=10):
 # ----------------------------------------------------------------- exchange of entries
 
 
-class Attach(Message, tag=20):
+class Attach(Message, frozen=True, array_like=True, tag=20):
     """How far the sender has taken the receiver's arrivals, and what it knows, by digest.
 
     start, arrival: the receiver's start id and arrival durably taken (0, 0: nothing yet).
@@ -96,13 +96,13 @@ class Attach(Message, tag=20):
     collected: bytes
 
 
-class AskKnowledge(Message, tag=21):
+class AskKnowledge(Message, frozen=True, array_like=True, tag=21):
     """The digests in the peer's `Attach` are of vectors we do not have: send them whole."""
 
     folder: bytes
 
 
-class Knowledge(Message, tag=22):
+class Knowledge(Message, frozen=True, array_like=True, tag=22):
     """The sender's whole knowledge and collected vector, for `AskKnowledge`."""
 
     folder: bytes
@@ -118,7 +118,7 @@ class Item(msgspec.Struct, frozen=True, array_like=True):
     entry: msgspec.Raw
 
 
-class Entries(Message, tag=23):
+class Entries(Message, frozen=True, array_like=True, tag=23):
     """A page of a batch, ascending by arrival. full: the batch lists everything, unfiltered."""
 
     folder: bytes
@@ -127,7 +127,7 @@ class Entries(Message, tag=23):
     items: list[Item]
 
 
-class Mark(Message, tag=24):
+class Mark(Message, frozen=True, array_like=True, tag=24):
     """The end of a batch: only this moves knowledge (design 4.4).
 
     end: the arrival up to which the batch was complete. claims: False when the sender
@@ -148,7 +148,7 @@ class Mark(Message, tag=24):
     need_bytes: int
 
 
-class Need(Message, tag=25):
+class Need(Message, frozen=True, array_like=True, tag=25):
     """What the sender still lacks, when that changed and there is nothing else to say."""
 
     folder: bytes
@@ -156,7 +156,7 @@ class Need(Message, tag=25):
     bytes: int
 
 
-class Digest(Message, tag=26):
+class Digest(Message, frozen=True, array_like=True, tag=26):
     """A quiet folder's incremental digest of all entries (design 4.9)."""
 
     folder: bytes
@@ -164,7 +164,7 @@ class Digest(Message, tag=26):
     digest: bytes
 
 
-class Detach(Message, tag=27):
+class Detach(Message, frozen=True, array_like=True, tag=27):
     """The sender no longer syncs this folder over this session."""
 
     folder: bytes
@@ -173,7 +173,7 @@ class Detach(Message, tag=27):
 # ----------------------------------------------------------------- contents
 
 
-class AskFiles(Message, tag=30):
+class AskFiles(Message, frozen=True, array_like=True, tag=30):
     """Ask for whole small files by content."""
 
     request: int
@@ -181,7 +181,7 @@ class AskFiles(Message, tag=30):
     contents: list[bytes]
 
 
-class Files(Message, tag=31):
+class Files(Message, frozen=True, array_like=True, tag=31):
     """Whole small files, content and bytes; several of these may answer one request.
 
     gone: contents the sender cannot give now. last: the request is answered.
@@ -193,7 +193,7 @@ class Files(Message, tag=31):
     last: bool
 
 
-class AskManifest(Message, tag=32):
+class AskManifest(Message, frozen=True, array_like=True, tag=32):
     """Ask for the chunks of one large file by its content."""
 
     request: int
@@ -201,7 +201,7 @@ class AskManifest(Message, tag=32):
     content: bytes
 
 
-class Manifest(Message, tag=33):
+class Manifest(Message, frozen=True, array_like=True, tag=33):
     """A large file's chunks in order: BLAKE3-256 hashes, concatenated, and sizes.
 
     Empty for a content the sender cannot give now.
@@ -212,7 +212,7 @@ class Manifest(Message, tag=33):
     sizes: list[int]
 
 
-class AskChunks(Message, tag=34):
+class AskChunks(Message, frozen=True, array_like=True, tag=34):
     """Ask for chunks of one large file by their positions in its manifest."""
 
     request: int
@@ -221,7 +221,7 @@ class AskChunks(Message, tag=34):
     positions: list[int]
 
 
-class Chunks(Message, tag=35):
+class Chunks(Message, frozen=True, array_like=True, tag=35):
     """Chunks by position; several of these may answer one request. gone, last: as `Files`."""
 
     request: int
