@@ -1,4 +1,4 @@
-"""What the engine tells those who asked: immutable snapshots, no secrets but the code itself."""
+"""What the engine tells those who asked: immutable snapshots without secrets."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ class FolderStatus:
     need_files: int
     need_bytes: int
     files: int
-    bytes: int
+    size_bytes: int
     conflicts: tuple[bytes, ...] = ()
     problems: tuple[Problem, ...] = ()
 
