@@ -132,8 +132,9 @@ class Mark(Message, frozen=True, array_like=True, tag=24):
 
     end: the arrival up to which the batch was complete. claims: False when the sender
     collected meanwhile and claims nothing. known, collected, acks: what has been added since
-    they were last told in this session; acks maps other members (peer keys) to their
-    knowledge. need_files, need_bytes: what the sender still lacks itself.
+    they were last told in this session (at first: since the sender's `Attach`); acks maps
+    other members (peer keys) to their knowledge, None meaning "all that the sender knows".
+    need_files, need_bytes: what the sender still lacks itself.
     """
 
     folder: bytes
@@ -143,7 +144,7 @@ class Mark(Message, frozen=True, array_like=True, tag=24):
     claims: bool
     known: Vector
     collected: Vector
-    acks: dict[bytes, Vector]
+    acks: dict[bytes, Vector | None]
     need_files: int
     need_bytes: int
 
