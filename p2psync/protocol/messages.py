@@ -96,14 +96,19 @@ class Attach(Message, frozen=True, array_like=True, tag=20):
     collected: bytes
 
 
-class AskKnowledge(Message, frozen=True, array_like=True, tag=21):
-    """The digests in the peer's `Attach` are of vectors we do not have: send them whole."""
+class Recognised(Message, frozen=True, array_like=True, tag=21):
+    """The answer to `Attach`: whether its digests are of vectors the answering side has.
+
+    If not, the vectors follow whole as `Knowledge`. Only after that (or at once, if they are)
+    does the side that attached send entries, so that every `Mark` has a base to add to.
+    """
 
     folder: bytes
+    recognised: bool
 
 
 class Knowledge(Message, frozen=True, array_like=True, tag=22):
-    """The sender's whole knowledge and collected vector, for `AskKnowledge`."""
+    """The sender's whole knowledge and collected vector, when not recognised."""
 
     folder: bytes
     known: Vector
@@ -130,8 +135,7 @@ class Entries(Message, frozen=True, array_like=True, tag=23):
 class Mark(Message, frozen=True, array_like=True, tag=24):
     """The end of a batch: only this moves knowledge (design 4.4).
 
-    end: the arrival up to which the batch was complete. claims: False when the sender
-    collected meanwhile and claims nothing. known, collected, acks: what has been added since
+    end: the arrival up to which the batch was complete. known, collected, acks: what has been added since
     they were last told in this session (at first: since the sender's `Attach`); acks maps
     other members (peer keys) to their knowledge, None meaning "all that the sender knows".
     need_files, need_bytes: what the sender still lacks itself.
@@ -141,7 +145,6 @@ class Mark(Message, frozen=True, array_like=True, tag=24):
     start: int
     end: int
     full: bool
-    claims: bool
     known: Vector
     collected: Vector
     acks: dict[bytes, Vector | None]
@@ -238,7 +241,7 @@ MESSAGE_TYPES: Final = (
     Goodbye,
     Members,
     Attach,
-    AskKnowledge,
+    Recognised,
     Knowledge,
     Entries,
     Mark,
