@@ -1,0 +1,171 @@
+"""Finding local changes and taking them into the index, unit by unit.
+
+Promises: evidence-for-delete (a path counts as deleted only after a second look at the end of
+the pass, in a parent that could be listed); new contents are taken in before deletes, so that
+a move never looks like a loss; one bad path never stops the others.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+from p2psync.core import paths
+from p2psync.core.draft import Draft
+from p2psync.core.ignore import Rules
+from p2psync.core.index import Changes
+from p2psync.core.observed import Observed
+from p2psync.core.problem import Problem, Reason
+from p2psync.engine.exchange import DraftMaker
+from p2psync.fs.hashing import observe_many
+from p2psync.fs.root import Root
+from p2psync.fs.scan import DirectoryScan, confirm_missing, scan_directory, scan_tree
+from p2psync.store.index import Index
+
+logger = logging.getLogger(__name__)
+
+UNIT_PATHS = 512
+UNIT_BYTES = 32 * 1024 * 1024
+
+
+@dataclass
+class Found:
+    """What one unit of a scan found.
+
+    changed: the index changed. again: directories to look at again soon, because a file was
+    still being written. problems: by path; None says that an earlier problem is gone.
+    """
+
+    changed: bool = False
+    again: set[bytes] = field(default_factory=set)
+    problems: dict[bytes, Problem | None] = field(default_factory=dict)
+
+
+class Scanner:
+    """Compares the disk with the rows; every call of `next` on a scan is one unit of work."""
+
+    def __init__(self, index: Index, root: Root, draft: DraftMaker) -> None:
+        self._index = index
+        self._root = root
+        self._draft = draft
+
+    def tree(self, start: bytes, rules: Rules) -> Iterator[Found]:
+        """Scan a directory and everything below it; b"" is the root."""
+        return self._run(scan_tree(self._root, start, self._index.children, rules))
+
+    def directories(self, directories: Iterable[bytes], rules: Rules) -> Iterator[Found]:
+        """Scan single directories, and whole those below them that are not known yet."""
+        return self._run(self._each(directories, rules))
+
+    def _each(self, directories: Iterable[bytes], rules: Rules) -> Iterator[DirectoryScan]:
+        for directory in directories:
+            rows = self._index.children(directory)
+            part = scan_directory(self._root, directory, rows, rules)
+            yield part
+            for below in part.subdirectories:
+                if paths.name(below) not in rows:
+                    yield from scan_tree(self._root, below, self._index.children, rules)
+
+    def paths(self, wanted: Iterable[bytes]) -> Iterator[Found]:
+        """Look at just these paths: what is needed, after a start (design 6.3)."""
+        pending: list[bytes] = []
+        for path in wanted:
+            pending.append(path)
+            if len(pending) == UNIT_PATHS:
+                yield self._look(pending)
+                pending = []
+        if pending:
+            yield self._look(pending)
+
+    def _run(self, parts: Iterator[DirectoryScan]) -> Iterator[Found]:
+        pending: list[bytes] = []
+        missing: list[bytes] = []
+        problems: dict[bytes, Problem | None] = {}
+        for part in parts:
+            problems.update({problem.path: problem for problem in part.problems})
+            pending += part.changed
+            for path in part.missing:
+                missing.append(path)
+                missing += self._index.rows_below(path)
+            while len(pending) >= UNIT_PATHS:
+                yield self._take_in(pending[:UNIT_PATHS], (), problems)
+                pending, problems = pending[UNIT_PATHS:], {}
+        yield self._take_in(pending, missing[:UNIT_PATHS], problems)
+        for i in range(UNIT_PATHS, len(missing), UNIT_PATHS):
+            yield self._take_in([], missing[i : i + UNIT_PATHS], {})
+
+    def _look(self, wanted: list[bytes]) -> Found:
+        """Take in exactly these paths; what is not there is missing only with evidence."""
+        gone = [path for path in wanted if self._index.rows([path])]
+        return self._take_in(wanted, gone, {})
+
+    def _take_in(
+        self,
+        changed: list[bytes],
+        missing: Iterable[bytes],
+        problems: dict[bytes, Problem | None],
+    ) -> Found:
+        found = Found(problems=dict(problems))
+        observed: dict[bytes, Observed | None] = {}
+        vanished: list[bytes] = []
+        for path, seen in observe_many(self._root, changed):
+            if isinstance(seen, Problem):
+                self._trouble(found, seen)
+            elif seen is None:
+                vanished.append(path)
+            else:
+                observed[path] = seen
+                found.problems.setdefault(path, None)
+        suspects = [
+            path for path in dict.fromkeys([*missing, *vanished]) if path not in observed
+        ]
+        observed.update(dict.fromkeys(self._confirmed(suspects)))
+        if observed:
+            found.changed = self._write(observed)
+        return found
+
+    def _trouble(self, found: Found, problem: Problem) -> None:
+        if problem.reason is Reason.CHANGING:
+            found.again.add(paths.parent(problem.path))
+        found.problems[problem.path] = problem
+
+    def _confirmed(self, suspects: list[bytes]) -> list[bytes]:
+        """Those that have a row, are really gone, in a root that is still the same root."""
+        if not suspects:
+            return []
+        known = self._index.rows(suspects)
+        gone = confirm_missing(self._root, [path for path in suspects if path in known])
+        if gone:
+            self._root.check()
+        return gone
+
+    def _write(self, observed: dict[bytes, Observed | None]) -> bool:
+        draft = self._draft()
+        draft.load(observed)
+        draft.scan(observed)
+        changes = draft.finish()
+        manifests = [
+            (seen.content, seen.manifest)
+            for seen in observed.values()
+            if seen and seen.manifest
+        ]
+        with self._index.transaction():
+            self._index.write(changes)
+            if manifests:
+                self._index.put_manifests(manifests)
+        return told_something(changes)
+
+
+def told_something(changes: Changes) -> bool:
+    """Say whether the changes are more than a fresher look at the disk."""
+    return bool(changes.entries or changes.needed)
+
+
+def forget_rows(index: Index, draft: Draft, gone: Iterable[bytes]) -> None:
+    """Let rows go without any claim: missing means fetch, not deleted (design 4.9)."""
+    listed = list(gone)
+    draft.load(listed)
+    for path in listed:
+        draft.forget_row(path)
+    index.write(draft.finish())
