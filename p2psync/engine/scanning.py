@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from p2psync.core import paths
@@ -89,11 +90,26 @@ class Scanner:
                 missing.append(path)
                 missing += self._index.rows_below(path)
             while len(pending) >= UNIT_PATHS:
-                yield self._take_in(pending[:UNIT_PATHS], (), problems)
-                pending, problems = pending[UNIT_PATHS:], {}
+                unit = self._portion(pending)
+                yield self._take_in(unit, (), problems)
+                pending, problems = pending[len(unit) :], {}
+        while len(unit := self._portion(pending)) < len(pending):
+            yield self._take_in(unit, (), problems)
+            pending, problems = pending[len(unit) :], {}
         yield self._take_in(pending, missing[:UNIT_PATHS], problems)
         for i in range(UNIT_PATHS, len(missing), UNIT_PATHS):
             yield self._take_in([], missing[i : i + UNIT_PATHS], {})
+
+    def _portion(self, pending: list[bytes]) -> list[bytes]:
+        """Return as many of the first paths as make one unit of hashing."""
+        total = 0
+        for count, path in enumerate(pending[:UNIT_PATHS]):
+            with suppress(OSError):
+                seen = self._root.look(path)
+                total += seen.size if seen else 0
+            if total > UNIT_BYTES:
+                return pending[: count + 1]
+        return pending[:UNIT_PATHS]
 
     def _look(self, wanted: list[bytes]) -> Found:
         """Take in exactly these paths; what is not there is missing only with evidence."""

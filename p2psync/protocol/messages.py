@@ -8,11 +8,26 @@ a control frame.
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Annotated, Final
 
 import msgspec
+from msgspec import Meta
 
-from p2psync.core.vector import Vector
+from p2psync.protocol import limits
+
+# What a field may hold is part of its type: `codec.decode` checks it before memory is taken.
+_U64 = Annotated[int, Meta(ge=0)]  # msgpack has no larger integer than 2**64 - 1
+_Count = Annotated[int, Meta(ge=0, le=2**63 - 1)]
+_Seq = Annotated[int, Meta(ge=1, le=limits.SEQ_MAX)]
+_Vector = dict[_U64, _Seq]  # its size is bounded by the frame
+_Bytes16 = Annotated[bytes, Meta(min_length=16, max_length=16)]
+_Bytes32 = Annotated[bytes, Meta(min_length=32, max_length=32)]
+_Name = Annotated[str, Meta(max_length=limits.NAME_TEXT)]
+_Reason = Annotated[str, Meta(max_length=limits.REASON_TEXT)]
+_Contents = Annotated[list[_Bytes32], Meta(max_length=limits.PACK_ITEMS)]
+_Size = Annotated[int, Meta(ge=0, le=limits.DATA_FRAME)]
+_Position = Annotated[int, Meta(ge=0, lt=limits.CHUNKS_PER_MANIFEST)]
+_Positions = Annotated[list[_Position], Meta(max_length=limits.CHUNKS_PER_MANIFEST)]
 
 
 class Message(msgspec.Struct, frozen=True, array_like=True):
@@ -29,27 +44,27 @@ class Hello(Message, frozen=True, array_like=True, tag=1):
     the old session is still alive, is a clone.
     """
 
-    name: str
-    instance: bytes
-    software: str
+    name: _Name
+    instance: _Bytes16
+    software: Annotated[str, Meta(max_length=limits.SOFTWARE_TEXT)]
 
 
 class Ping(Message, frozen=True, array_like=True, tag=2):
     """Answer with `Pong` of the same number."""
 
-    number: int
+    number: _Count
 
 
 class Pong(Message, frozen=True, array_like=True, tag=3):
     """The answer to a `Ping`."""
 
-    number: int
+    number: _Count
 
 
 class Goodbye(Message, frozen=True, array_like=True, tag=4):
     """The session ends on purpose; nothing follows. reason is for the log."""
 
-    reason: str
+    reason: _Reason
 
 
 # ----------------------------------------------------------------- members
@@ -60,23 +75,28 @@ class MemberRow(msgspec.Struct, frozen=True, array_like=True):
 
     device, key: Ed25519 and X25519 public keys. inviter: the DeviceId that signs.
     signature: Ed25519 over label, FolderId and all other fields (see protocol.members).
+    inviter_serial: the serial of the inviter's own row by which it was a member.
+    kept: on a revoking row, which rows signed by the revoked device still count
+    (`members.mark_of` each).
     """
 
-    device: bytes
-    key: bytes
-    name: str
-    role: str
-    inviter: bytes
-    serial: int
+    device: _Bytes32
+    key: _Bytes32
+    name: _Name
+    role: Annotated[str, Meta(max_length=16)]
+    inviter: _Bytes32
+    serial: _Seq
     revoked: bool
-    signature: bytes
+    signature: Annotated[bytes, Meta(min_length=64, max_length=64)]
+    inviter_serial: _Seq = 1
+    kept: Annotated[tuple[_Bytes16, ...], Meta(max_length=limits.MEMBERS)] = ()
 
 
 class Members(Message, frozen=True, array_like=True, tag=10):
     """All rows the sender knows of a folder; before anything else about that folder."""
 
-    folder: bytes
-    rows: list[MemberRow]
+    folder: _Bytes16
+    rows: Annotated[list[MemberRow], Meta(max_length=limits.MEMBER_ROWS)]
 
 
 # ----------------------------------------------------------------- exchange of entries
@@ -89,11 +109,11 @@ class Attach(Message, frozen=True, array_like=True, tag=20):
     known, collected: `vector.digest` of the sender's knowledge and collected vector.
     """
 
-    folder: bytes
-    start: int
-    arrival: int
-    known: bytes
-    collected: bytes
+    folder: _Bytes16
+    start: _U64
+    arrival: _U64
+    known: _Bytes16
+    collected: _Bytes16
 
 
 class Recognised(Message, frozen=True, array_like=True, tag=21):
@@ -103,33 +123,33 @@ class Recognised(Message, frozen=True, array_like=True, tag=21):
     does the side that attached send entries, so that every `Mark` has a base to add to.
     """
 
-    folder: bytes
+    folder: _Bytes16
     recognised: bool
 
 
 class Knowledge(Message, frozen=True, array_like=True, tag=22):
     """The sender's whole knowledge and collected vector, when not recognised."""
 
-    folder: bytes
-    known: Vector
-    collected: Vector
+    folder: _Bytes16
+    known: _Vector
+    collected: _Vector
 
 
 class Item(msgspec.Struct, frozen=True, array_like=True):
     """One entry under way: the sender's arrival, the path, the encoded `core.entry.Entry`."""
 
-    arrival: int
-    path: bytes
+    arrival: _U64
+    path: Annotated[bytes, Meta(max_length=limits.PATH_BYTES)]
     entry: msgspec.Raw
 
 
 class Entries(Message, frozen=True, array_like=True, tag=23):
     """A page of a batch, ascending by arrival. full: the batch lists everything, unfiltered."""
 
-    folder: bytes
-    start: int
+    folder: _Bytes16
+    start: _U64
     full: bool
-    items: list[Item]
+    items: Annotated[list[Item], Meta(max_length=limits.PAGE_ENTRIES)]
 
 
 class Mark(Message, frozen=True, array_like=True, tag=24):
@@ -141,37 +161,37 @@ class Mark(Message, frozen=True, array_like=True, tag=24):
     need_files, need_bytes: what the sender still lacks itself.
     """
 
-    folder: bytes
-    start: int
-    end: int
+    folder: _Bytes16
+    start: _U64
+    end: _Count
     full: bool
-    known: Vector
-    collected: Vector
-    acks: dict[bytes, Vector | None]
-    need_files: int
-    need_bytes: int
+    known: _Vector
+    collected: _Vector
+    acks: Annotated[dict[_Bytes32, _Vector | None], Meta(max_length=limits.MEMBERS)]
+    need_files: _Count
+    need_bytes: _Count
 
 
 class Need(Message, frozen=True, array_like=True, tag=25):
     """What the sender still lacks, when that changed and there is nothing else to say."""
 
-    folder: bytes
-    files: int
-    bytes: int
+    folder: _Bytes16
+    files: _Count
+    bytes: _Count
 
 
 class Digest(Message, frozen=True, array_like=True, tag=26):
     """A quiet folder's incremental digest of all entries (design 4.9)."""
 
-    folder: bytes
-    known: bytes
-    digest: bytes
+    folder: _Bytes16
+    known: _Bytes16
+    digest: _Bytes32
 
 
 class Detach(Message, frozen=True, array_like=True, tag=27):
     """The sender no longer syncs this folder over this session."""
 
-    folder: bytes
+    folder: _Bytes16
 
 
 # ----------------------------------------------------------------- contents
@@ -180,9 +200,9 @@ class Detach(Message, frozen=True, array_like=True, tag=27):
 class AskFiles(Message, frozen=True, array_like=True, tag=30):
     """Ask for whole small files by content."""
 
-    request: int
-    folder: bytes
-    contents: list[bytes]
+    request: _Count
+    folder: _Bytes16
+    contents: _Contents
 
 
 class Files(Message, frozen=True, array_like=True, tag=31):
@@ -191,18 +211,18 @@ class Files(Message, frozen=True, array_like=True, tag=31):
     gone: contents the sender cannot give now. last: the request is answered.
     """
 
-    request: int
-    files: list[tuple[bytes, bytes]]
-    gone: list[bytes]
+    request: _Count
+    files: Annotated[list[tuple[_Bytes32, bytes]], Meta(max_length=limits.PACK_ITEMS)]
+    gone: _Contents
     last: bool
 
 
 class AskManifest(Message, frozen=True, array_like=True, tag=32):
     """Ask for the chunks of one large file by its content."""
 
-    request: int
-    folder: bytes
-    content: bytes
+    request: _Count
+    folder: _Bytes16
+    content: _Bytes32
 
 
 class Manifest(Message, frozen=True, array_like=True, tag=33):
@@ -211,22 +231,25 @@ class Manifest(Message, frozen=True, array_like=True, tag=33):
     Empty for a content the sender cannot give now.
     """
 
-    request: int
-    hashes: bytes
-    sizes: list[int]
+    request: _Count
+    hashes: Annotated[bytes, Meta(max_length=32 * limits.CHUNKS_PER_MANIFEST)]
+    sizes: Annotated[list[_Size], Meta(max_length=limits.CHUNKS_PER_MANIFEST)]
 
 
 class AskChunks(Message, frozen=True, array_like=True, tag=34):
-    """Ask for chunks of one large file by their positions in its manifest."""
+    """Ask for chunks of one large file: offset, size and BLAKE3-256 hash of each.
+
+    By place and hash, not by number: the two sides need not have cut the file alike.
+    """
 
     request: int
     folder: bytes
     content: bytes
-    positions: list[int]
+    chunks: list[tuple[int, int, bytes]]
 
 
 class Chunks(Message, frozen=True, array_like=True, tag=35):
-    """Chunks by position; several of these may answer one request. gone, last: as `Files`."""
+    """Chunks by offset; several of these may answer one request. gone, last: as `Files`."""
 
     request: int
     chunks: list[tuple[int, bytes]]

@@ -1,0 +1,344 @@
+"""Getting what is needed: choosing, asking whoever has it, handing it to the applier.
+
+Small contents travel whole, many in one answer, which is applied as one batch; large ones
+are assembled chunk by chunk in staging, reusing chunks that other files here already hold, and
+what was assembled survives a restart. Smaller comes first, so that a fresh note does not wait
+for a film.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from p2psync.core.entry import Kind
+from p2psync.core.index import Want
+from p2psync.core.observed import Manifest
+from p2psync.core.problem import Problem
+from p2psync.engine.apply import Applied
+from p2psync.engine.link import Link
+from p2psync.errors import ChannelClosedError, IntegrityError, RemoteProtocolError
+from p2psync.fs.staging import Partial
+from p2psync.protocol import limits
+
+if TYPE_CHECKING:
+    from p2psync.engine.replica import Replica
+
+logger = logging.getLogger(__name__)
+
+WINDOW = 4_096
+PACKS_AT_ONCE = 4
+PACK_FILES = 1_000
+LARGE_AT_ONCE = 2
+CHUNK_ASKS_AT_ONCE = 6
+RETRY_S = 30.0
+HASH = 32
+
+Chunk = tuple[int, int, bytes]  # offset, size, BLAKE3-256
+
+
+@dataclass
+class Chosen:
+    """What one look at the needs found: what can be applied now, and what must be fetched."""
+
+    now: dict[bytes, Want] = field(default_factory=dict)
+    small: dict[bytes, int] = field(default_factory=dict)
+    large: dict[bytes, int] = field(default_factory=dict)
+    paths: dict[bytes, dict[bytes, Want]] = field(default_factory=dict)
+
+
+class Fetcher:
+    """The fetching task of one replica."""
+
+    def __init__(self, replica: Replica) -> None:
+        self._replica = replica
+        self.wake = asyncio.Event()
+        self._in_flight: set[bytes] = set()
+        self._packs: set[asyncio.Task[None]] = set()
+        self._larges: set[asyncio.Task[None]] = set()
+        self._retry_at: dict[bytes, float] = {}
+        self.received: dict[bytes, int] = {}  # bytes assembled of large contents under way
+
+    async def run(self) -> None:
+        """Fetch and apply for ever."""
+        async with asyncio.TaskGroup() as group:
+            while True:
+                self.wake.clear()
+                busy = not self._replica.held and await self._round(group)
+                if not busy:
+                    await self._rest()
+
+    async def _rest(self) -> None:
+        soonest = min(self._retry_at.values(), default=None)
+        timeout = None if soonest is None else max(0.05, soonest - time.monotonic())
+        try:
+            async with asyncio.timeout(timeout):
+                await self.wake.wait()
+        except TimeoutError:
+            now = time.monotonic()
+            self._retry_at = {p: at for p, at in self._retry_at.items() if at > now}
+
+    def retry_soon(self, paths: Iterable[bytes]) -> None:
+        """The cause of these paths' trouble may be gone."""
+        for path in paths:
+            self._retry_at.pop(path, None)
+        self.wake.set()
+
+    # ------------------------------------------------------------------ one round
+
+    async def _round(self, group: asyncio.TaskGroup) -> bool:
+        """Apply what is at hand, start fetching what is not; False: nothing to do now."""
+        chosen = await self._replica.worker(self._choose)
+        if chosen.now:
+            self.took(await self._replica.apply(chosen.now, {}, {}))
+            return True
+        started = self._start_packs(group, chosen) + self._start_large(group, chosen)
+        if not started and not self._packs:
+            return False
+        if self._packs:
+            await asyncio.wait(self._packs, return_when=asyncio.FIRST_COMPLETED)
+        return bool(started or self._packs)
+
+    def _choose(self) -> Chosen:
+        """Look at the needs, smallest first; in the worker thread."""
+        replica = self._replica
+        excluded = len(self._retry_at) + len(self._in_flight) + self._unavailable()
+        chosen = Chosen()
+        for path, want in replica.index.needed(limit=WINDOW + excluded, smallest_first=True):
+            if path in self._retry_at:
+                continue
+            place = want.place
+            if place is None or place.kind is not Kind.FILE:
+                chosen.now[path] = want
+                continue
+            content = place.content
+            if content in self._in_flight:
+                continue
+            if replica.applier.at_hand(content):
+                chosen.now[path] = want
+            else:
+                kind = chosen.small if place.size <= limits.SMALL_FILE else chosen.large
+                kind[content] = place.size
+                chosen.paths.setdefault(content, {})[path] = want
+        return chosen
+
+    def _unavailable(self) -> int:
+        return max((len(link.gone) for link in self._replica.links), default=0)
+
+    def took(self, applied: Applied) -> None:
+        """Note what a batch could not do, and when to try again."""
+        later = time.monotonic() + RETRY_S
+        for problem in applied.problems:
+            self._retry_at[problem.path] = later
+        for path in applied.rescan:
+            self._retry_at[path] = time.monotonic() + 0.2
+        self._replica.took(applied)
+
+    def _source(self, content: bytes) -> Link | None:
+        """The least busy connected peer that has not said it lacks the content."""
+        links = [link for link in self._replica.links if content not in link.gone]
+        return min(links, key=lambda link: link.open_asks, default=None)
+
+    # ------------------------------------------------------------------ small files
+
+    def _start_packs(self, group: asyncio.TaskGroup, chosen: Chosen) -> int:
+        started = 0
+        waiting = iter(chosen.small.items())
+        while len(self._packs) < PACKS_AT_ONCE:
+            link, pack = self._next_pack(waiting)
+            if link is None:
+                break
+            wants = {content: chosen.paths[content] for content in pack}
+            self._in_flight.update(pack)
+            task = group.create_task(self._fetch_pack(link, wants))
+            self._packs.add(task)
+            task.add_done_callback(self._packs.discard)
+            started += 1
+        return started
+
+    def _next_pack(
+        self, waiting: Iterable[tuple[bytes, int]]
+    ) -> tuple[Link | None, list[bytes]]:
+        link: Link | None = None
+        pack: list[bytes] = []
+        size = 0
+        for content, length in waiting:
+            source = self._source(content)
+            if source is None or (link is not None and content in link.gone):
+                continue
+            link = link or source
+            pack.append(content)
+            size += length
+            if size >= limits.PACK_BYTES or len(pack) == PACK_FILES:
+                break
+        return link, pack
+
+    async def _fetch_pack(self, link: Link, wants: dict[bytes, dict[bytes, Want]]) -> None:
+        link.open_asks += 1
+        try:
+            async for answer in link.files(self._replica.folder, list(wants)):
+                link.gone.update(answer.gone)
+                data = {content: data for content, data in answer.files if content in wants}
+                if data:
+                    batch = {p: w for content in data for p, w in wants[content].items()}
+                    self.took(await self._replica.apply(batch, data, {}))
+                    self._in_flight.difference_update(data)
+        except ChannelClosedError:
+            logger.debug("a peer left while it was giving files")
+        except RemoteProtocolError as error:
+            link.conversation.fail(str(error))
+        finally:
+            link.open_asks -= 1
+            self._in_flight.difference_update(wants)
+            self.wake.set()
+
+    # ------------------------------------------------------------------ large files
+
+    def _start_large(self, group: asyncio.TaskGroup, chosen: Chosen) -> int:
+        started = 0
+        for content, size in chosen.large.items():
+            if len(self._larges) >= LARGE_AT_ONCE:
+                break
+            if self._source(content) is None:
+                continue
+            self._in_flight.add(content)
+            path, want = next(iter(chosen.paths[content].items()))
+            task = group.create_task(self._fetch_large(content, size, {path: want}))
+            self._larges.add(task)
+            task.add_done_callback(self._larges.discard)
+            started += 1
+        return started
+
+    async def _fetch_large(self, content: bytes, size: int, wants: dict[bytes, Want]) -> None:
+        try:
+            manifest = await self._manifest(content, size)
+            if manifest is None:
+                return
+            partial = await asyncio.to_thread(self._replica.root.partial, content, size)
+            try:
+                if await self._assemble(content, manifest, partial):
+                    applied = await self._replica.apply(wants, {}, {content: partial})
+                    self.took(applied)
+            finally:
+                await asyncio.to_thread(partial.close)
+        except ChannelClosedError:
+            logger.debug("a peer left while it was giving chunks")
+        except OSError as error:
+            path = next(iter(wants))
+            self.took(Applied(problems=[Problem(path, *self._replica.reason_of(error))]))
+        finally:
+            self._in_flight.discard(content)
+            self.received.pop(content, None)
+            self.wake.set()
+
+    async def _manifest(self, content: bytes, size: int) -> Manifest | None:
+        """Ask one source after another for a manifest that adds up."""
+        known = await self._replica.worker(self._replica.index.manifest, content)
+        if known is not None:
+            return known
+        while (link := self._source(content)) is not None:
+            answer = await link.manifest(self._replica.folder, content)
+            manifest = Manifest(answer.hashes, answer.sizes)
+            if not answer.sizes:
+                link.gone.add(content)
+            elif adds_up(manifest, size):
+                await self._replica.worker(
+                    self._replica.index.put_manifests, [(content, manifest)]
+                )
+                return manifest
+            else:
+                link.conversation.fail("a manifest that does not add up")
+                link.gone.add(content)
+        return None
+
+    async def _assemble(self, content: bytes, manifest: Manifest, partial: Partial) -> bool:
+        """Bring together all chunks; False: no connected peer can give the rest."""
+        chunks = chunks_of(manifest)
+        left = await asyncio.to_thread(partial.lacks, chunks)
+        left = await self._replica.worker(self._replica.applier.reuse_chunks, partial, left)
+        self.received[content] = sum(manifest.sizes) - sum(size for _, size, _ in left)
+        missing = {chunk[0]: chunk for chunk in left}
+        while missing:
+            link = self._source(content)
+            if link is None:
+                return False
+            slots = asyncio.Semaphore(CHUNK_ASKS_AT_ONCE)
+            async with asyncio.TaskGroup() as group:
+                for portion in portions(missing.values()):
+                    await slots.acquire()
+                    link = self._source(content)
+                    if link is None:
+                        break
+                    group.create_task(
+                        self._ask_chunks(link, content, partial, portion, missing, slots)
+                    )
+        return True
+
+    async def _ask_chunks(
+        self,
+        link: Link,
+        content: bytes,
+        partial: Partial,
+        portion: list[Chunk],
+        missing: dict[int, Chunk],
+        slots: asyncio.Semaphore,
+    ) -> None:
+        link.open_asks += 1
+        asked = {chunk[0]: chunk for chunk in portion}
+        try:
+            async for answer in link.chunks(self._replica.folder, content, portion):
+                if answer.gone:
+                    link.gone.add(content)
+                for offset, data in answer.chunks:
+                    if offset not in asked:
+                        raise RemoteProtocolError("a chunk nobody asked for")
+                    await asyncio.to_thread(partial.write, asked[offset], data)
+                    missing.pop(offset, None)
+                    self.received[content] = self.received.get(content, 0) + len(data)
+        except ChannelClosedError:
+            link.gone.add(content)
+        except (RemoteProtocolError, IntegrityError) as error:
+            link.gone.add(content)
+            link.conversation.fail(str(error))
+        finally:
+            link.open_asks -= 1
+            slots.release()
+
+
+def adds_up(manifest: Manifest, size: int) -> bool:
+    """Say whether a manifest is one of a file of this size, within our limits."""
+    count = len(manifest.sizes)
+    return (
+        count <= limits.CHUNKS_PER_MANIFEST
+        and len(manifest.hashes) == HASH * count
+        and all(0 < length <= limits.PACK_BYTES for length in manifest.sizes)
+        and sum(manifest.sizes) == size
+    )
+
+
+def chunks_of(manifest: Manifest) -> list[Chunk]:
+    """Return the chunks with their places, in order."""
+    chunks: list[Chunk] = []
+    offset = 0
+    for number, size in enumerate(manifest.sizes):
+        chunks.append((offset, size, manifest.hashes[HASH * number : HASH * (number + 1)]))
+        offset += size
+    return chunks
+
+
+def portions(chunks: Iterable[Chunk]) -> Iterable[list[Chunk]]:
+    """Split chunks into requests of about one pack of bytes."""
+    portion: list[Chunk] = []
+    total = 0
+    for chunk in list(chunks):
+        portion.append(chunk)
+        total += chunk[1]
+        if total >= limits.PACK_BYTES:
+            yield portion
+            portion, total = [], 0
+    if portion:
+        yield portion

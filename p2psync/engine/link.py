@@ -1,0 +1,126 @@
+"""One folder of one conversation: its exchange, its sender and its open requests."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING
+
+from p2psync.engine.exchange import Exchange
+from p2psync.errors import ChannelClosedError, RemoteProtocolError
+from p2psync.protocol.messages import (
+    AskChunks,
+    AskFiles,
+    AskManifest,
+    Chunks,
+    Files,
+    Manifest,
+    Message,
+)
+
+if TYPE_CHECKING:
+    from p2psync.engine.conversation import Conversation
+    from p2psync.engine.worker import Worker
+
+logger = logging.getLogger(__name__)
+
+Answer = Files | Manifest | Chunks
+ANSWERS_WAITING = 4
+
+
+class Link:
+    """What a replica and one of its connected peers are to each other.
+
+    A request's answers come through `answers`; everything else goes through the replica's
+    inbox. `gone` holds contents the peer said it cannot give; it is emptied when the peer's
+    own need changes.
+    """
+
+    def __init__(self, conversation: Conversation, exchange: Exchange, worker: Worker) -> None:
+        self.conversation = conversation
+        self.exchange = exchange
+        self.wake = asyncio.Event()
+        self.gone: set[bytes] = set()
+        self.open_asks = 0
+        self._worker = worker
+        self._numbers = itertools.count(1)
+        self._answers: dict[int, asyncio.Queue[Answer | None]] = {}
+        self._closed = False
+
+    async def send_entries(self) -> None:
+        """Tell the peer all there is to tell, and again whenever `wake` is set; never returns.
+
+        Raises:
+            ChannelClosedError: the conversation is over.
+        """
+        while True:
+            self.wake.clear()
+            while messages := await self._worker(self.exchange.next_messages):
+                for message in messages:
+                    await self.conversation.send(message)
+            await self.wake.wait()
+
+    async def files(self, folder: bytes, contents: list[bytes]) -> AsyncIterator[Files]:
+        """Ask for whole small files; yield the answers as they come."""
+        number = next(self._numbers)
+        async for answer in self._ask(number, AskFiles(number, folder, contents)):
+            if not isinstance(answer, Files):
+                raise RemoteProtocolError("another answer than asked for")
+            yield answer
+            if answer.last:
+                return
+
+    async def manifest(self, folder: bytes, content: bytes) -> Manifest:
+        """Ask for a large file's manifest."""
+        number = next(self._numbers)
+        async for answer in self._ask(number, AskManifest(number, folder, content)):
+            if not isinstance(answer, Manifest):
+                raise RemoteProtocolError("another answer than asked for")
+            return answer
+        raise ChannelClosedError("closed while asking")
+
+    async def chunks(
+        self, folder: bytes, content: bytes, wanted: list[tuple[int, int, bytes]]
+    ) -> AsyncIterator[Chunks]:
+        """Ask for (offset, size, hash) of a large file; yield the answers as they come."""
+        number = next(self._numbers)
+        async for answer in self._ask(number, AskChunks(number, folder, content, wanted)):
+            if not isinstance(answer, Chunks):
+                raise RemoteProtocolError("another answer than asked for")
+            yield answer
+            if answer.last:
+                return
+
+    async def _ask(self, number: int, request: Message) -> AsyncIterator[Answer]:
+        if self._closed:
+            raise ChannelClosedError("closed before asking")
+        queue: asyncio.Queue[Answer | None] = asyncio.Queue(ANSWERS_WAITING)
+        self._answers[number] = queue
+        try:
+            await self.conversation.send(request)
+            while True:
+                answer = await queue.get()
+                if answer is None:
+                    raise ChannelClosedError("closed while asking")
+                yield answer
+        finally:
+            self._answers.pop(number, None)
+
+    async def take_answer(self, answer: Answer) -> None:
+        """Hand an answer to whoever asked; one nobody waits for any more is dropped.
+
+        Waits while the asker is busy with earlier answers: that is the back-pressure.
+        """
+        queue = self._answers.get(answer.request)
+        if queue is not None:
+            await queue.put(answer)
+
+    def close(self) -> None:
+        """End all open requests."""
+        self._closed = True
+        for queue in self._answers.values():
+            if queue.full():
+                queue.get_nowait()
+            queue.put_nowait(None)

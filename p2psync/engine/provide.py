@@ -1,0 +1,119 @@
+"""Giving contents to a peer that asks (content-truth: what is sent for hash h hashes to h).
+
+Bytes are read from where a row says the content stands and hashed before they leave; what
+does not hash right any more is "gone", and the path is looked at again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable
+from dataclasses import dataclass
+
+from p2psync.core.observed import Manifest as KnownManifest
+from p2psync.core.observed import Observed
+from p2psync.engine.worker import Worker
+from p2psync.fs.hashing import observe, read_chunks, read_file
+from p2psync.fs.root import Root
+from p2psync.protocol import limits
+from p2psync.protocol.messages import AskChunks, AskFiles, AskManifest, Chunks, Files, Manifest
+from p2psync.store.index import Index
+
+Wanted = tuple[int, int, bytes]  # offset, size, hash of a chunk
+
+
+@dataclass
+class Provider:
+    """Answers one replica's peers. doubted: paths that were not what their row says."""
+
+    index: Index
+    root: Root
+    worker: Worker
+
+    def __post_init__(self) -> None:
+        self.doubted: set[bytes] = set()
+
+    async def files(self, ask: AskFiles) -> AsyncIterator[Files]:
+        """Yield the answers to one request for whole files, the last marked so."""
+        contents = list(dict.fromkeys(ask.contents))
+        places = await self.worker(self._places, contents)
+        files: list[tuple[bytes, bytes]] = []
+        gone: list[bytes] = []
+        size = 0
+        for start in range(0, len(contents), 64):
+            part = contents[start : start + 64]
+            for content, data in await asyncio.to_thread(self._read, part, places):
+                if data is None:
+                    gone.append(content)
+                    continue
+                files.append((content, data))
+                size += len(data)
+                if size >= limits.PACK_BYTES:
+                    yield Files(ask.request, files, gone, False)
+                    files, gone, size = [], [], 0
+        yield Files(ask.request, files, gone, True)
+
+    def _places(self, contents: Iterable[bytes]) -> dict[bytes, list[bytes]]:
+        return {
+            content: [path for path, _ in self.index.rows_with_content(content)]
+            for content in contents
+        }
+
+    def _read(
+        self, contents: list[bytes], places: dict[bytes, list[bytes]]
+    ) -> list[tuple[bytes, bytes | None]]:
+        return [(content, self._read_one(content, places[content])) for content in contents]
+
+    def _read_one(self, content: bytes, where: list[bytes]) -> bytes | None:
+        for path in where:
+            data = read_file(self.root, path, content)
+            if data is not None:
+                return data
+            self.doubted.add(path)
+        return None
+
+    async def manifest(self, ask: AskManifest) -> Manifest:
+        """Return the manifest asked for; an empty one when the content is not here."""
+        known = await self.worker(self._manifest, ask.content)
+        if known is None:
+            return Manifest(ask.request, b"", [])
+        return Manifest(ask.request, known.hashes, known.sizes)
+
+    def _manifest(self, content: bytes) -> KnownManifest | None:
+        rows = self.index.rows_with_content(content)
+        if not rows:
+            return None
+        known = self.index.manifest(content)
+        if known is None:  # it became large by a change of the limit, or its row was adopted
+            seen = observe(self.root, rows[0][0])
+            if isinstance(seen, Observed) and seen.content == content and seen.manifest:
+                known = seen.manifest
+                self.index.put_manifests([(content, known)])
+        return known
+
+    async def chunks(self, ask: AskChunks) -> AsyncIterator[Chunks]:
+        """Yield the answers to one request for chunks, the last marked so."""
+        places = await self.worker(self._places, [ask.content])
+        where = places[ask.content]
+        pack: list[Wanted] = []
+        size = 0
+        for wanted in ask.chunks:
+            pack.append(wanted)
+            size += wanted[1]
+            if size >= limits.PACK_BYTES:
+                yield await self._pack(ask.request, pack, where, last=False)
+                pack, size = [], 0
+        yield await self._pack(ask.request, pack, where, last=True)
+
+    async def _pack(
+        self, request: int, pack: list[Wanted], where: list[bytes], *, last: bool
+    ) -> Chunks:
+        for path in where:
+            found = await asyncio.to_thread(read_chunks, self.root, path, pack)
+            chunks = [
+                (w[0], data) for w, data in zip(pack, found, strict=True) if data is not None
+            ]
+            if len(chunks) == len(pack):
+                return Chunks(request, chunks, [], last)
+            self.doubted.add(path)
+        return Chunks(request, [], [wanted[0] for wanted in pack], last)
