@@ -13,6 +13,7 @@ MIB: Final = 1024 * KIB
 # frames
 CONTROL_FRAME: Final = 1 * MIB
 DATA_FRAME: Final = 4 * MIB
+MESSAGE_BYTES: Final = DATA_FRAME + 64  # of an authenticated channel
 UNAUTHENTICATED_BYTES: Final = 4 * KIB
 
 # before a channel is authenticated
@@ -42,8 +43,26 @@ PACK_ITEMS: Final = 4_096
 CHUNKS_PER_MANIFEST: Final = 24_576
 REQUESTS_OPEN: Final = 64  # of one peer
 MEMBERS: Final = 256
+MEMBER_ROWS: Final = 1_024  # of one folder, superseded ones included
 FOLDERS: Final = 1_024
 NAME_TEXT: Final = 100  # bytes of a device's or a folder's name
+
+# text for the log
+SOFTWARE_TEXT: Final = 64  # characters
+REASON_TEXT: Final = 200  # characters
+
+# pairing
+CODE_LIFE_S: Final = 600.0
+PAIRING_HELLO: Final = 128  # bytes of messages 1 and 2
+PAIRING_JOIN: Final = 1 * KIB  # of message 3
+PAIRING_WELCOME: Final = 64 * KIB  # of message 4
+VERSIONS_OFFERED: Final = 8
+
+# meeting
+ENVELOPE_BYTES: Final = 480
+CANDIDATES: Final = 16
+TAG_BYTES: Final = 6
+TAGS: Final = 128
 
 # liveness
 PING_AFTER_S: Final = 10.0  # of silence

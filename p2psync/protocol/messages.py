@@ -111,7 +111,7 @@ class Attach(Message, frozen=True, array_like=True, tag=20):
 
     folder: _Bytes16
     start: _U64
-    arrival: _U64
+    arrival: _Count
     known: _Bytes16
     collected: _Bytes16
 
@@ -138,7 +138,7 @@ class Knowledge(Message, frozen=True, array_like=True, tag=22):
 class Item(msgspec.Struct, frozen=True, array_like=True):
     """One entry under way: the sender's arrival, the path, the encoded `core.entry.Entry`."""
 
-    arrival: _U64
+    arrival: _Count
     path: Annotated[bytes, Meta(max_length=limits.PATH_BYTES)]
     entry: msgspec.Raw
 
@@ -155,9 +155,10 @@ class Entries(Message, frozen=True, array_like=True, tag=23):
 class Mark(Message, frozen=True, array_like=True, tag=24):
     """The end of a batch: only this moves knowledge (design 4.4).
 
-    end: the arrival up to which the batch was complete. known, collected, acks: what has been added since
-    they were last told in this session (at first: since the sender's `Attach`); acks maps
-    other members (peer keys) to their knowledge, None meaning "all that the sender knows".
+    end: the arrival up to which the batch was complete. known, collected, acks: what has been
+    added since they were last told in this session (at first: since the sender's `Attach`);
+    acks maps other members (peer keys) to their knowledge, None meaning "all that the sender
+    knows".
     need_files, need_bytes: what the sender still lacks itself.
     """
 
@@ -185,7 +186,7 @@ class Digest(Message, frozen=True, array_like=True, tag=26):
 
     folder: _Bytes16
     known: _Bytes16
-    digest: _Bytes32
+    digest: Annotated[bytes, Meta(min_length=16, max_length=32)]
 
 
 class Detach(Message, frozen=True, array_like=True, tag=27):
