@@ -158,6 +158,10 @@ class Exchange:
 
     # ------------------------------------------------------------------ sending
 
+    def relist(self) -> None:
+        """Send everything again, as a full listing: the digests differ (design 4.9)."""
+        self._full, self._at, self._in_batch = True, 0, True
+
     def next_messages(self) -> list[Message]:
         """Return a page, a mark, both or (nothing to tell) nothing; call again until then."""
         known = self.told.known

@@ -68,7 +68,7 @@ class Fetcher:
         async with asyncio.TaskGroup() as group:
             while True:
                 self.wake.clear()
-                busy = not self._replica.held and await self._round(group)
+                busy = self._replica.may_apply and await self._round(group)
                 if not busy:
                     await self._rest()
 

@@ -43,7 +43,8 @@ class Link:
         self.exchange = exchange
         self.wake = asyncio.Event()
         self.gone: set[bytes] = set()
-        self.open_asks = 0
+        self.open_asks = 0  # ours, not answered yet
+        self.answering = 0  # theirs, not answered yet
         self._worker = worker
         self._numbers = itertools.count(1)
         self._answers: dict[int, asyncio.Queue[Answer | None]] = {}

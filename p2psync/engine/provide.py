@@ -33,6 +33,20 @@ class Provider:
     def __post_init__(self) -> None:
         self.doubted: set[bytes] = set()
 
+    async def answers(
+        self, ask: AskFiles | AskManifest | AskChunks
+    ) -> AsyncIterator[Files | Manifest | Chunks]:
+        """Yield the answers to one request, in order."""
+        match ask:
+            case AskFiles():
+                async for files in self.files(ask):
+                    yield files
+            case AskChunks():
+                async for chunks in self.chunks(ask):
+                    yield chunks
+            case AskManifest():
+                yield await self.manifest(ask)
+
     async def files(self, ask: AskFiles) -> AsyncIterator[Files]:
         """Yield the answers to one request for whole files, the last marked so."""
         contents = list(dict.fromkeys(ask.contents))

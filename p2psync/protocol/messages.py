@@ -173,14 +173,6 @@ class Mark(Message, frozen=True, array_like=True, tag=24):
     need_bytes: _Count
 
 
-class Need(Message, frozen=True, array_like=True, tag=25):
-    """What the sender still lacks, when that changed and there is nothing else to say."""
-
-    folder: _Bytes16
-    files: _Count
-    bytes: _Count
-
-
 class Digest(Message, frozen=True, array_like=True, tag=26):
     """A quiet folder's incremental digest of all entries (design 4.9)."""
 
@@ -269,7 +261,6 @@ MESSAGE_TYPES: Final = (
     Knowledge,
     Entries,
     Mark,
-    Need,
     Digest,
     Detach,
     AskFiles,
