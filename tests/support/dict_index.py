@@ -1,0 +1,98 @@
+"""An index in dicts: a `core.index.Reader` that takes `Changes`, for tests and explorations."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from p2psync.core.entry import Entry
+from p2psync.core.index import Changes, Claim, Facts, Row, Want
+
+
+class DictIndex:
+    """What the SQLite index keeps, in dicts; `write` replaces one transaction."""
+
+    def __init__(self) -> None:
+        self.now = Facts(0, 0, 0, {}, {})
+        self.all_entries: dict[bytes, Entry] = {}
+        self.arrived: dict[bytes, int] = {}
+        self.all_rows: dict[bytes, Row] = {}
+        self.all_claims: dict[bytes, dict[bytes, list[Claim]]] = {}  # home -> name -> claims
+        self.needed: dict[bytes, Want] = {}
+        self.reads = 0
+
+    def copy(self) -> DictIndex:
+        other = DictIndex()
+        other.now = self.now
+        other.all_entries = dict(self.all_entries)
+        other.arrived = dict(self.arrived)
+        other.all_rows = dict(self.all_rows)
+        other.all_claims = dict(self.all_claims)
+        other.needed = dict(self.needed)
+        return other
+
+    def write(self, changes: Changes) -> None:
+        self.now = changes.facts
+        for path, stored in changes.entries.items():
+            self.all_entries.pop(path, None)
+            self.arrived.pop(path, None)
+            if stored is not None:
+                self.arrived[path], self.all_entries[path] = stored
+        for target, source in (
+            (self.all_rows, changes.rows),
+            (self.needed, changes.needed),
+        ):
+            for path, item in source.items():
+                if item is None:
+                    target.pop(path, None)  # type: ignore[attr-defined]  # both are dicts
+                else:
+                    target[path] = item  # type: ignore[index]
+        for home, names in changes.claims.items():
+            self.all_claims.pop(home, None)
+            if names:
+                self.all_claims[home] = names
+
+    # -- core.index.Reader
+
+    def facts(self) -> Facts:
+        return self.now
+
+    def entries(self, paths: Iterable[bytes]) -> dict[bytes, Entry]:
+        self.reads += 1
+        return {path: self.all_entries[path] for path in paths if path in self.all_entries}
+
+    def rows(self, paths: Iterable[bytes]) -> dict[bytes, Row]:
+        self.reads += 1
+        return {path: self.all_rows[path] for path in paths if path in self.all_rows}
+
+    def claims(self, paths: Iterable[bytes]) -> dict[bytes, list[Claim]]:
+        self.reads += 1
+        wanted, found = set(paths), dict[bytes, list[Claim]]()
+        for names in self.all_claims.values():
+            for name in wanted.intersection(names):
+                found.setdefault(name, []).extend(names[name])
+        return found
+
+    def names_of(self, homes: Iterable[bytes]) -> dict[bytes, dict[bytes, list[Claim]]]:
+        self.reads += 1
+        return {home: self.all_claims[home] for home in homes if home in self.all_claims}
+
+    def shown_elsewhere(self, home: bytes) -> dict[bytes, Row]:
+        self.reads += 1
+        return {
+            path: row
+            for path, row in self.all_rows.items()
+            if row.place.home == home and path != home
+        }
+
+    def live_below(self, path: bytes) -> Iterator[bytes]:
+        self.reads += 1
+        living = (p for p, entry in self.all_entries.items() if entry.live)
+        return iter(sorted(p for p in living if _below(p, path)))
+
+    def rows_below(self, path: bytes) -> Iterator[bytes]:
+        self.reads += 1
+        return iter(sorted(p for p in self.all_rows if _below(p, path)))
+
+
+def _below(path: bytes, directory: bytes) -> bool:
+    return path.startswith(directory + b"/") if directory else True
