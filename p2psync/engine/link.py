@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import logging
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
@@ -46,7 +45,6 @@ class Link:
         self.open_asks = 0  # ours, not answered yet
         self.answering = 0  # theirs, not answered yet
         self._worker = worker
-        self._numbers = itertools.count(1)
         self._answers: dict[int, asyncio.Queue[Answer | None]] = {}
         self._closed = False
 
@@ -65,7 +63,7 @@ class Link:
 
     async def files(self, folder: bytes, contents: list[bytes]) -> AsyncIterator[Files]:
         """Ask for whole small files; yield the answers as they come."""
-        number = next(self._numbers)
+        number = self.conversation.next_number()
         async for answer in self._ask(number, AskFiles(number, folder, contents)):
             if not isinstance(answer, Files):
                 raise RemoteProtocolError("another answer than asked for")
@@ -75,7 +73,7 @@ class Link:
 
     async def manifest(self, folder: bytes, content: bytes) -> Manifest:
         """Ask for a large file's manifest."""
-        number = next(self._numbers)
+        number = self.conversation.next_number()
         async for answer in self._ask(number, AskManifest(number, folder, content)):
             if not isinstance(answer, Manifest):
                 raise RemoteProtocolError("another answer than asked for")
@@ -86,7 +84,7 @@ class Link:
         self, folder: bytes, content: bytes, wanted: list[tuple[int, int, bytes]]
     ) -> AsyncIterator[Chunks]:
         """Ask for (offset, size, hash) of a large file; yield the answers as they come."""
-        number = next(self._numbers)
+        number = self.conversation.next_number()
         async for answer in self._ask(number, AskChunks(number, folder, content, wanted)):
             if not isinstance(answer, Chunks):
                 raise RemoteProtocolError("another answer than asked for")
@@ -109,14 +107,16 @@ class Link:
         finally:
             self._answers.pop(number, None)
 
-    async def take_answer(self, answer: Answer) -> None:
-        """Hand an answer to whoever asked; one nobody waits for any more is dropped.
+    async def take_answer(self, answer: Answer) -> bool:
+        """Hand an answer to whoever asked over this link; False: nobody did.
 
         Waits while the asker is busy with earlier answers: that is the back-pressure.
         """
         queue = self._answers.get(answer.request)
-        if queue is not None:
-            await queue.put(answer)
+        if queue is None:
+            return False
+        await queue.put(answer)
+        return True
 
     def close(self) -> None:
         """End all open requests."""

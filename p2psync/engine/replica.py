@@ -434,9 +434,7 @@ class Replica:
 
     async def receive(self, link: Link, message: Message) -> None:
         """Take one message of a peer about this folder; waits while the inbox is full."""
-        if isinstance(message, Files | Manifest | Chunks):
-            await link.take_answer(message)
-        elif isinstance(message, AskFiles | AskManifest | AskChunks):
+        if isinstance(message, AskFiles | AskManifest | AskChunks):
             await self._asked(link, message)
         else:
             await self._inbox.put((link, message))

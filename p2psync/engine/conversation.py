@@ -1,0 +1,227 @@
+"""The driver of one session over one channel: reads, writes in order of urgency, keeps time.
+
+Entries, marks and requests are urgent; contents are bulk and go out one message at a time
+when nothing urgent waits, so that a small edit overtakes a film. Both queues are short: who
+sends waits, and so does, in the end, the disk that was read too fast.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+
+from p2psync.core.ids import DeviceId
+from p2psync.errors import ChannelClosedError, RemoteProtocolError
+from p2psync.net.channel import Channel
+from p2psync.protocol.machine import Failed
+from p2psync.protocol.messages import Hello, Message
+from p2psync.protocol.session import Answered, Closed, Opened, Received, Session, State
+
+logger = logging.getLogger(__name__)
+
+URGENT, BULK = 64, 2
+
+OnMessage = Callable[[Message], Awaitable[None]]
+
+
+class Conversation:
+    """One session with one peer; `run` it, then use `send` once `opened` is done.
+
+    key: under what the indexes keep this peer's cursors: its DeviceId, or another name for a
+    second replica on this very device.
+    """
+
+    def __init__(self, channel: Channel, peer: DeviceId, key: bytes, hello: Hello) -> None:
+        loop = asyncio.get_running_loop()
+        self.channel = channel
+        self.peer = peer
+        self.key = key
+        self.opened: asyncio.Future[Hello] = loop.create_future()
+        self.opened_at = 0.0
+        self._session = Session(hello, now=loop.time())
+        self._urgent: deque[Message] = deque()
+        self._bulk: deque[Message] = deque()
+        self._work = asyncio.Event()
+        self._room = asyncio.Event()
+        self._room.set()
+        self._over: asyncio.Future[str] = loop.create_future()
+        self._pings: dict[int, asyncio.Future[float]] = {}
+        self._numbers = itertools.count(1)
+
+    # ------------------------------------------------------------------ using it
+
+    async def send(self, message: Message) -> None:
+        """Queue an urgent message; wait while too many are waiting.
+
+        Raises:
+            ChannelClosedError: the conversation is over.
+        """
+        await self._queue(self._urgent, URGENT, message)
+
+    async def send_bulk(self, message: Message) -> None:
+        """Queue a message full of contents; it goes when nothing urgent waits."""
+        await self._queue(self._bulk, BULK, message)
+
+    async def _queue(self, queue: deque[Message], room: int, message: Message) -> None:
+        while len(queue) >= room and not self._over.done():
+            self._room.clear()
+            await self._room.wait()
+        if self._over.done():
+            raise ChannelClosedError(self._over.result())
+        queue.append(message)
+        self._work.set()
+
+    def next_number(self) -> int:
+        """Return a number for a request that no other open request of this session has."""
+        return next(self._numbers)
+
+    async def ping(self) -> float:
+        """Ask for a sign of life; return the seconds it took.
+
+        Raises:
+            ChannelClosedError: the conversation ended before the answer.
+        """
+        if self._over.done():
+            raise ChannelClosedError(self._over.result())
+        loop = asyncio.get_running_loop()
+        number = self._session.ping(loop.time())
+        answer: asyncio.Future[float] = loop.create_future()
+        self._pings[number] = answer
+        self._work.set()
+        return await answer
+
+    def close(self, reason: str) -> None:
+        """Say goodbye and end; `run` returns soon after."""
+        self._session.close(reason)
+        self._work.set()
+
+    def fail(self, reason: str) -> None:
+        """The peer broke a rule: end at once, and say in the log why."""
+        logger.warning("session with %s closed: %s", self.peer.short, reason)
+        self._end(reason)
+
+    @property
+    def rtt_ms(self) -> float | None:
+        """The last measured round trip in milliseconds; None: not yet."""
+        return None if self._session.rtt is None else self._session.rtt * 1000
+
+    @property
+    def over(self) -> bool:
+        """True once nothing more will be sent or received."""
+        return self._over.done()
+
+    # ------------------------------------------------------------------ running it
+
+    async def run(self, on_message: OnMessage) -> str:
+        """Hold the conversation to its end; return why it ended. Never raises but on cancel.
+
+        on_message is awaited for each message in order, and may raise RemoteProtocolError.
+        """
+        tasks = [
+            asyncio.create_task(self._read(on_message)),
+            asyncio.create_task(self._write()),
+            asyncio.create_task(self._keep_time()),
+        ]
+        try:
+            return await asyncio.shield(self._over)
+        finally:
+            self._end("the agent stops")
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            with suppress(ChannelClosedError):
+                await self.channel.close()
+
+    def _end(self, reason: str) -> None:
+        if self._over.done():
+            return
+        self._over.set_result(reason)
+        self._room.set()
+        self._work.set()
+        if not self.opened.done():
+            self.opened.set_exception(ChannelClosedError(reason))
+            self.opened.exception()  # nobody has to wait for it
+        for answer in self._pings.values():
+            if not answer.done():
+                answer.set_exception(ChannelClosedError(reason))
+        self._pings.clear()
+
+    async def _read(self, on_message: OnMessage) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            while True:
+                data = await self.channel.receive()
+                self._session.receive_data(data, loop.time())
+                self._work.set()
+                await self._happened(on_message)
+        except ChannelClosedError as error:
+            self._end(error.reason)
+        except RemoteProtocolError as error:
+            self.fail(str(error))
+        except Exception as error:
+            logger.exception("a bug while taking a message of %s", self.peer.short)
+            self._end(f"internal error: {error}")
+
+    async def _happened(self, on_message: OnMessage) -> None:
+        for event in self._session.events():
+            match event:
+                case Received(message):
+                    await on_message(message)
+                case Opened(hello):
+                    self.opened_at = asyncio.get_running_loop().time()
+                    if not self.opened.done():
+                        self.opened.set_result(hello)
+                case Answered(number, rtt_s):
+                    answer = self._pings.pop(number, None)
+                    if answer is not None and not answer.done():
+                        answer.set_result(rtt_s)
+                case Closed(reason):
+                    await self._flush()
+                    self._end(reason)
+                case Failed(reason):
+                    self.fail(reason)
+
+    async def _flush(self) -> None:
+        """Let a goodbye of ours leave; the peer's needs no answer."""
+        with suppress(ChannelClosedError):
+            for data in self._session.data_to_send():
+                await self.channel.send(data)
+
+    async def _write(self) -> None:
+        try:
+            while not self._over.done():
+                self._work.clear()
+                await self._write_all()
+                await self._happened(_nobody)
+                await self._work.wait()
+        except ChannelClosedError as error:
+            self._end(error.reason)
+
+    async def _write_all(self) -> None:
+        while True:
+            if self._session.state is State.OPEN:
+                queue = self._urgent or self._bulk
+                if queue:
+                    self._session.send(queue.popleft())
+                    self._room.set()
+            out = self._session.data_to_send()
+            if not out:
+                return
+            for data in out:
+                await self.channel.send(data)
+
+    async def _keep_time(self) -> None:
+        loop = asyncio.get_running_loop()
+        while (deadline := self._session.next_deadline()) is not None:
+            await asyncio.sleep(max(0.0, deadline - loop.time()))
+            self._session.handle_deadline(loop.time())
+            self._work.set()
+            await self._happened(_nobody)
+
+
+async def _nobody(message: Message) -> None:
+    raise AssertionError("messages come only from the reader")
