@@ -1,0 +1,453 @@
+"""The local network by multicast DNS: announce services, browse for them, on every interface.
+
+    async with Lan() as lan:
+        mine = await lan.announce("_http._tcp", "my page", 8080, {b"path": b"/"})
+        async with aclosing(lan.browse("_http._tcp")) as found:
+            async for event in found: ...
+
+One `Lan` serves a whole process. It speaks on every usable interface, IPv4 and IPv6, the
+loopback included, and follows them as they come and go. It shares port 5353 with other
+processes and with an avahi-daemon. Names are expected to be unique (random): they are not
+probed for, which saves 1.2 seconds.
+
+Where nothing can be done (no interface, the port owned by a program that does not share it)
+nothing raises: `problem` says why, announcements and browses wait, and it is tried again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from types import TracebackType
+from typing import Any, Final, NamedTuple
+
+from zeroconf import RecordUpdate, RecordUpdateListener, ServiceInfo, Zeroconf
+from zeroconf._dns import DNSPointer, DNSRecord, DNSText
+from zeroconf.asyncio import AsyncServiceInfo, AsyncZeroconf
+
+from discovery.browser import TRACKED, Browser
+from discovery.interfaces import (
+    POLL_S,
+    Interface,
+    addresses_of,
+    changes,
+    sockets_for,
+)
+from discovery.records import ADDRESSES
+
+log = logging.getLogger(__name__)
+
+ANNOUNCED: Final = 4_096
+RECORD_TTL_S: Final = 4_500  # RFC 6762 10
+HOST_TTL_S: Final = 120
+CACHE_TEXT_BYTES: Final = 4 * 2**20
+GREET_WITHIN_S: Final = 2.0
+CLOSE_S: Final = 3.0
+
+
+class Fresh(NamedTuple):
+    """A name and the data of a record that takes the place of an earlier one."""
+
+    name: str
+    txt: Mapping[bytes, bytes]
+
+
+class Registration:
+    """One announced service; withdraw it with `withdraw`."""
+
+    def __init__(
+        self, lan: Lan, info: ServiceInfo, renew: Callable[[], Fresh] | None = None
+    ) -> None:
+        self._lan = lan
+        self._renew = renew
+        self.info = info
+        self.sent = 0.0
+
+    @property
+    def name(self) -> str:
+        """The instance name now."""
+        return self.info.name[: -len(self.info.type.split("._sub.")[-1]) - 1]
+
+    async def update(
+        self, *, txt: Mapping[bytes, bytes] | None = None, port: int | None = None
+    ) -> None:
+        """Change the data or the port and announce it."""
+        old = self.info
+        text: Mapping[bytes, bytes | None] = old.properties if txt is None else txt
+        new_port = port if port is not None else old.port or 0
+        info = _service(old.type, old.name, new_port, text, old.other_ttl)
+        await self._lan._replace(self, info, goodbye=False)
+
+    async def renew(self) -> None:
+        """Take a new name and data from the function given to `announce`, if there is one.
+
+        The old name says goodbye first, where it was announced.
+        """
+        if self._renew is not None:
+            await self._lan._replace(self, self.renewed(), goodbye=True)
+
+    def renewed(self) -> ServiceInfo:
+        """Return the record with a fresh name and data; the same where none was asked for."""
+        old = self.info
+        if self._renew is None:
+            return old
+        fresh = self._renew()
+        base = old.type.split("._sub.")[-1]
+        return _service(
+            old.type, f"{fresh.name}.{base}", old.port or 0, fresh.txt, old.other_ttl
+        )
+
+    async def withdraw(self) -> None:
+        """Say goodbye; returns when it is really sent (a quarter of a second). Idempotent."""
+        await self._lan._withdraw(self)
+
+
+class Lan:
+    """The process's one door to multicast DNS."""
+
+    def __init__(self) -> None:
+        self.interfaces: tuple[Interface, ...] = ()
+        """Those in use now."""
+        self.problem: str | None = "not started"
+        """Why nobody can be met on the local network now, for people; None while it works."""
+        self._async_zeroconf: AsyncZeroconf | None = None
+        self._registrations: list[Registration] = []
+        self._browsers: list[Browser] = []
+        self._observers: list[Callable[[], None]] = []
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._refreshing = asyncio.Lock()
+
+    # its life
+
+    async def __aenter__(self) -> Lan:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.stop()
+
+    async def start(self) -> None:
+        """Open the sockets and follow the interfaces; returns when both are so."""
+        ready = asyncio.Event()
+        self._spawn(self._follow(ready))
+        await ready.wait()
+
+    async def stop(self) -> None:
+        """Say goodbye for everything announced, end every browse, close. Idempotent."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for browser in list(self._browsers):
+            await browser.aclose()
+        self._registrations.clear()
+        opened, self._async_zeroconf = self._async_zeroconf, None
+        self.problem = "stopped"
+        if opened is not None:
+            async with asyncio.timeout(CLOSE_S):
+                await opened.async_close()  # sends the goodbyes
+
+    def on_change(self, observer: Callable[[], None]) -> None:
+        """Call it after every change of the interfaces, when the new ones are in use."""
+        self._observers.append(observer)
+
+    # announcing
+
+    async def announce(
+        self,
+        service_type: str,
+        name: str,
+        port: int,
+        txt: Mapping[bytes, bytes],
+        *,
+        ttl_s: int = RECORD_TTL_S,
+        renew: Callable[[], Fresh] | None = None,
+    ) -> Registration:
+        """Announce a service on every interface; returns when the first packet is sent.
+
+        Args:
+            service_type: "_http._tcp", or with a subtype "_printer._sub._http._tcp".
+            name: the instance, unique on the network; at most 63 bytes.
+            port: 1 to 65535.
+            txt: each key and value together at most 254 bytes.
+            ttl_s: how long others keep the record without hearing of it.
+            renew: gives a fresh name and data when the interfaces change, so that the same
+                record is never seen on two networks.
+
+        Raises:
+            ValueError: too many announcements.
+        """
+        if len(self._registrations) >= ANNOUNCED:
+            raise ValueError(f"more than {ANNOUNCED} announcements")
+        full = f"{service_type}.local."
+        base = full.split("._sub.")[-1]
+        info = _service(full, f"{name}.{base}", port, txt, ttl_s)
+        registration = Registration(self, info, renew)
+        self._registrations.append(registration)
+        await self._register(registration)
+        return registration
+
+    async def _register(self, registration: Registration) -> None:
+        """Announce it, three times within half a second; returns after the first."""
+        if self._async_zeroconf is None:
+            return
+        opened, info = self._async_zeroconf, registration.info
+        info.addresses = addresses_of(self.interfaces, ADDRESSES)
+        registration.sent = time.monotonic()
+        if opened.zeroconf.registry.async_get_info_name(info.key) is None:
+            sending = await opened.async_register_service(info, cooperating_responders=True)
+        else:
+            sending = await opened.async_update_service(info)
+        self._spawn(_finished(sending))
+
+    async def _replace(
+        self, registration: Registration, info: ServiceInfo, *, goodbye: bool
+    ) -> None:
+        """Announce info in place of what the registration had."""
+        old, registration.info = registration.info, info
+        if self._async_zeroconf is None or registration not in self._registrations:
+            return
+        if goodbye:
+            self._spawn(self._unregister(self._async_zeroconf, old))
+        else:
+            self._async_zeroconf.zeroconf.registry.async_remove(old)
+        await self._register(registration)
+
+    async def _withdraw(self, registration: Registration) -> None:
+        if registration not in self._registrations:
+            return
+        self._registrations.remove(registration)
+        if self._async_zeroconf is not None:
+            await self._unregister(self._async_zeroconf, registration.info)
+
+    @staticmethod
+    async def _unregister(opened: AsyncZeroconf, info: ServiceInfo) -> None:
+        # the call returns what sends: awaited only once, no goodbye leaves
+        await (await opened.async_unregister_service(info))
+
+    # browsing
+
+    def browse(
+        self, service_type: str, *, own: bool = False, tracked: int = TRACKED
+    ) -> Browser:
+        """Look for instances of a type, from now on and whatever interfaces come.
+
+        Args:
+            service_type: as in `announce`.
+            own: also tell what this process announces.
+            tracked: how many names are kept at most.
+        """
+        browser = Browser(
+            f"{service_type}.local.",
+            tracked=tracked,
+            ignores=lambda name: not own and self._is_own(name),
+            closed=self._browsers.remove,
+        )
+        self._browsers.append(browser)
+        if self._async_zeroconf is not None:
+            browser.attach(self._async_zeroconf.zeroconf)
+        return browser
+
+    def _is_own(self, name: str) -> bool:
+        opened = self._async_zeroconf
+        if opened is None:
+            return False
+        return opened.zeroconf.registry.async_get_info_name(name.lower()) is not None
+
+    # following the interfaces
+
+    async def refresh(self) -> None:
+        """Announce and ask again on every interface now; needed by nobody, harmless always."""
+        await self._use(self.interfaces)
+
+    async def _follow(self, ready: asyncio.Event) -> None:
+        async for interfaces in changes():
+            log.debug("interfaces: %s", interfaces)
+            try:
+                await self._use(interfaces)
+            except OSError as error:
+                self.problem = f"multicast DNS does not work here: {error}"
+                log.warning("%s", self.problem)
+                self._spawn(self._try_again())
+            ready.set()
+
+    async def _try_again(self) -> None:
+        """Open the port until it works: whoever owned it may have gone."""
+        while self._async_zeroconf is None:
+            await asyncio.sleep(POLL_S)
+            try:
+                await self._use(self.interfaces)
+            except OSError as error:
+                log.debug("still no multicast DNS: %s", error)
+
+    async def _use(self, interfaces: tuple[Interface, ...]) -> None:
+        """Speak on these interfaces from now on.
+
+        Raises:
+            OSError: port 5353 cannot be opened.
+        """
+        async with self._refreshing:
+            changed, self.interfaces = self.interfaces != interfaces, interfaces
+            if self._async_zeroconf is None:
+                await self._open()
+            elif changed:
+                self._renew_all(self._async_zeroconf.zeroconf)
+            opened = self._async_zeroconf
+            if opened is None:
+                raise AssertionError("opening either works or raises")
+            for registration in self._registrations:  # it may be announced while reconciling
+                registration.info.addresses = addresses_of(interfaces, ADDRESSES)
+            await self._reconcile(opened, interfaces)
+            self.problem = None if interfaces else "no network interface can multicast"
+            for registration in list(self._registrations):
+                await self._register(registration)
+            for browser in self._browsers:
+                browser.ask()
+        if changed:
+            for observer in self._observers:
+                observer()
+
+    async def _open(self) -> None:
+        opened = AsyncZeroconf(interfaces=[])
+        try:
+            await opened.zeroconf.async_wait_for_start()
+        except BaseException:
+            await opened.async_close()
+            raise
+        opened.zeroconf.async_add_listener(_Guard(self), None)
+        self._async_zeroconf = opened
+        for browser in self._browsers:
+            browser.attach(opened.zeroconf)
+
+    def _renew_all(self, zeroconf: Zeroconf) -> None:
+        """Give fresh records to those who want them; the old ones say goodbye first."""
+        for registration in self._registrations:
+            old, new = registration.info, registration.renewed()
+            if new is not old:
+                zeroconf.async_send(zeroconf.generate_service_broadcast(old, 0))
+                zeroconf.registry.async_remove(old)
+                registration.info = new
+
+    @staticmethod
+    async def _reconcile(opened: AsyncZeroconf, interfaces: tuple[Interface, ...]) -> None:
+        """Open and close sockets; one interface in trouble leaves the others working."""
+        wanted = sockets_for(interfaces)
+        try:
+            await opened.async_update_interfaces(wanted)
+        except (OSError, RuntimeError) as error:
+            log.debug("one interface at a time: %s", error)
+        else:
+            return
+        working: list[str | int] = []
+        for one in wanted:
+            try:
+                await opened.async_update_interfaces([*working, one])
+            except (OSError, RuntimeError) as error:
+                log.warning("no multicast DNS on %s: %s", one, error)
+            else:
+                working.append(one)
+
+    # what others say
+
+    def greet(self, pointer: DNSPointer) -> None:
+        """Announce once more to a newcomer who may have started too late to hear it.
+
+        A question about what was sent within the last second is answered a second late
+        (RFC 6762 6); this way two that start together know each other at once.
+        """
+        now = time.monotonic()
+        opened = self._async_zeroconf
+        if opened is None or self._is_own(pointer.alias):
+            return
+        for registration in self._registrations:
+            young = 0.1 < now - registration.sent < GREET_WITHIN_S
+            if young and registration.info.type.lower() == pointer.key:
+                registration.sent = now - GREET_WITHIN_S  # once
+                packet = opened.zeroconf.generate_service_broadcast(registration.info, None)
+                opened.zeroconf.async_send(packet)
+
+    def forget_strangers(self) -> None:
+        """Drop from zeroconf's cache what no browse here tracks."""
+        if self._async_zeroconf is None:
+            return
+        cache = self._async_zeroconf.zeroconf.cache
+        strangers = [
+            record
+            for records in cache.cache.values()
+            for record in records
+            if not self._wants(record)
+        ]
+        cache.async_remove_records(strangers)
+
+    def _wants(self, record: DNSRecord) -> bool:
+        return any(browser.wants(record) for browser in self._browsers)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            log.error("discovery failed", exc_info=task.exception())
+
+
+class _Guard(RecordUpdateListener):
+    """Bounds what strangers' records cost, and sees newcomers.
+
+    zeroconf keeps 10,000 records, each up to 9 KB: 90 MB that anybody on the network could
+    make it hold.
+    """
+
+    def __init__(self, lan: Lan) -> None:
+        super().__init__()
+        self._lan = lan
+        self._text_bytes = 0
+        self._newcomers: list[DNSPointer] = []
+
+    def async_update_records(
+        self, zc: Zeroconf, now: float, records: list[RecordUpdate]
+    ) -> None:
+        """Count what goes into the cache, and note who is new."""
+        for update in records:
+            record = update.new
+            if update.old is not None or record.is_expired(now):
+                continue
+            if isinstance(record, DNSText):
+                self._text_bytes += len(record.text)
+            elif isinstance(record, DNSPointer):
+                self._newcomers.append(record)
+
+    def async_update_records_complete(self) -> None:
+        """Act on it, now that the cache has the records."""
+        newcomers, self._newcomers = self._newcomers, []
+        for pointer in newcomers:
+            self._lan.greet(pointer)
+        if self._text_bytes > CACHE_TEXT_BYTES:
+            self._text_bytes = 0
+            self._lan.forget_strangers()
+
+
+def _service(
+    full_type: str, full_name: str, port: int, txt: Mapping[bytes, bytes | None], ttl_s: int
+) -> ServiceInfo:
+    return AsyncServiceInfo(
+        full_type,
+        full_name,
+        port=port,
+        properties=dict(txt),
+        # the default server name is the instance's own: no host name is told
+        host_ttl=min(ttl_s, HOST_TTL_S),
+        other_ttl=ttl_s,
+    )
+
+
+async def _finished(sending: Awaitable[Any]) -> None:
+    await sending
