@@ -42,6 +42,7 @@ class Conversation:
         self.key = key
         self.opened: asyncio.Future[Hello] = loop.create_future()
         self.opened_at = 0.0
+        self.admitted: asyncio.Future[None] = loop.create_future()  # it may stay: use it
         self._session = Session(hello, now=loop.time())
         self._urgent: deque[Message] = deque()
         self._bulk: deque[Message] = deque()
@@ -142,9 +143,10 @@ class Conversation:
         self._over.set_result(reason)
         self._room.set()
         self._work.set()
-        if not self.opened.done():
-            self.opened.set_exception(ChannelClosedError(reason))
-            self.opened.exception()  # nobody has to wait for it
+        for waited in (self.opened, self.admitted):
+            if not waited.done():
+                waited.set_exception(ChannelClosedError(reason))
+                waited.exception()  # nobody has to wait for it
         for answer in self._pings.values():
             if not answer.done():
                 answer.set_exception(ChannelClosedError(reason))

@@ -1,0 +1,199 @@
+"""The owner of one peer: gets a channel, keeps at most one conversation, replaces it by rule.
+
+- While there is no conversation it dials: at once when the peer is seen, otherwise with a
+  growing pause.
+- A later authenticated session replaces the earlier one at once (the earlier may be half dead
+  and not know it). Only when both sides dialled and both hellos came within two seconds, the
+  one dialled by the smaller DeviceId stays, so that both sides keep the same one.
+- The same key with another instance, while the old session still answers a ping sent after the
+  new hello, is a clone of the device: both are told and the new session ends.
+- While the conversation goes over WebRTC, TLS is tried again whenever the peer is seen and
+  every minute: what is better takes over.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+
+from p2psync.core.ids import DeviceId
+from p2psync.engine.conversation import Conversation
+from p2psync.errors import ChannelClosedError
+from p2psync.net.channel import Channel
+from p2psync.protocol.messages import Hello
+
+logger = logging.getLogger(__name__)
+
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 30.0
+BETTER_S = 60.0
+BOTH_DIALLED_S = 2.0
+CLONE_PING_S = 3.0
+HELLO_S = 10.0
+CLONE = "another device speaks with the same key"
+
+Address = tuple[str, int]
+Dial = Callable[["Peer", bool], Awaitable[Channel | None]]
+Converse = Callable[[Conversation], Awaitable[None]]
+
+
+class Peer:
+    """One peer as a task.
+
+    Args:
+        device: who it is. me: who we are.
+        hello: makes our greeting.
+        dial: gets an authenticated channel to the peer, or None; the flag asks for TLS only.
+        converse: holds a conversation to its end (attaches folders, dispatches messages).
+        cloned: called when the peer's key is in use twice.
+    """
+
+    def __init__(
+        self,
+        device: DeviceId,
+        me: DeviceId,
+        *,
+        hello: Callable[[], Hello],
+        dial: Dial,
+        converse: Converse,
+        cloned: Callable[[DeviceId], None],
+    ) -> None:
+        self.device = device
+        self.me = me
+        self.addresses: dict[Address, float] = {}
+        self.conversation: Conversation | None = None
+        self.name = ""
+        self.dialling = False
+        self._hello = hello
+        self._dial = dial
+        self._converse = converse
+        self._cloned = cloned
+        self._instance = b""
+        self._wake = asyncio.Event()
+        self._group: asyncio.TaskGroup
+        self._stopped = False
+
+    async def run(self) -> None:
+        """Own the peer until cancelled."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                self._group = group
+                await self._keep_connected()
+        finally:
+            self._stopped = True
+
+    def seen(self, addresses: list[Address]) -> None:
+        """The peer was sighted: try these places at once, and first."""
+        now = time.monotonic()
+        self.addresses.update(dict.fromkeys(addresses, now))
+        for address in sorted(self.addresses, key=self.addresses.__getitem__)[:-16]:
+            del self.addresses[address]
+        self._wake.set()
+
+    def candidates(self) -> list[Address]:
+        """Where to dial, last seen first."""
+        return sorted(self.addresses, key=self.addresses.__getitem__, reverse=True)
+
+    def cut(self, reason: str) -> None:
+        """End the conversation, if there is one."""
+        if self.conversation is not None:
+            self.conversation.close(reason)
+
+    async def _keep_connected(self) -> None:
+        pause = FIRST_PAUSE_S
+        while True:
+            self._wake.clear()
+            current = self.conversation
+            if current is None or current.channel.transport == "webrtc":
+                channel = await self._dialled(tls_only=current is not None)
+                if channel is not None:
+                    self.accept(channel)
+                    pause = FIRST_PAUSE_S
+            if self.conversation is not None:
+                pause = BETTER_S
+            with suppress(TimeoutError):
+                async with asyncio.timeout(pause):
+                    await self._wake.wait()
+                    pause = FIRST_PAUSE_S
+                    continue
+            pause = min(pause * 2, LONGEST_PAUSE_S)
+
+    async def _dialled(self, *, tls_only: bool) -> Channel | None:
+        self.dialling = True
+        try:
+            return await self._dial(self, tls_only)
+        finally:
+            self.dialling = False
+
+    def accept(self, channel: Channel) -> None:
+        """Take an authenticated channel of this peer, whoever opened it."""
+        if not self._stopped:
+            self._group.create_task(self._meet(channel))
+
+    async def _meet(self, channel: Channel) -> None:
+        conversation = Conversation(channel, self.device, bytes(self.device), self._hello())
+        running = asyncio.create_task(self._hold(conversation))
+        try:
+            async with asyncio.timeout(HELLO_S):
+                hello = await conversation.opened
+        except (TimeoutError, ChannelClosedError):
+            conversation.fail("no hello")
+            await running
+            return
+        if await self._may_stay(conversation, hello):
+            earlier, self.conversation = self.conversation, conversation
+            self._instance, self.name = hello.instance, hello.name
+            if earlier is not None:
+                earlier.close("replaced by a later session")
+            if not conversation.over:
+                conversation.admitted.set_result(None)
+            self._wake.set()
+            logger.info(
+                "connected to %s over %s %s",
+                self.device.short,
+                channel.transport,
+                channel.address,
+            )
+        await running
+
+    async def _may_stay(self, new: Conversation, hello: Hello) -> bool:
+        current = self.conversation
+        if current is None or current.over:
+            return True
+        if hello.instance != self._instance:
+            if await self._answers(current):
+                self._cloned(self.device)
+                for conversation in (current, new):
+                    conversation.close(CLONE)
+                return False
+        elif self._crossed(current, new):
+            mine_stays = self.me < self.device
+            if new.channel.dialled != mine_stays:
+                new.close("both dialled")
+                return False
+        return True
+
+    @staticmethod
+    def _crossed(current: Conversation, new: Conversation) -> bool:
+        both_dialled = current.channel.dialled != new.channel.dialled
+        same_rung = current.channel.transport == new.channel.transport
+        return both_dialled and same_rung and new.opened_at - current.opened_at < BOTH_DIALLED_S
+
+    @staticmethod
+    async def _answers(conversation: Conversation) -> bool:
+        try:
+            async with asyncio.timeout(CLONE_PING_S):
+                await conversation.ping()
+        except (TimeoutError, ChannelClosedError):
+            return False
+        return True
+
+    async def _hold(self, conversation: Conversation) -> None:
+        try:
+            await self._converse(conversation)
+        finally:
+            if self.conversation is conversation:
+                self.conversation = None
+                self._wake.set()
