@@ -3,6 +3,7 @@
     P2PSyncError
     ├── UserError              a sentence for the person, with the exit code it ends with
     ├── StoreError             the index or the agent's home cannot be trusted or written
+    │   └── CorruptIndexError      it is damaged and was put aside: open again, and it is fresh
     ├── IntegrityError         bytes do not hash to what they were announced as
     ├── ChannelClosedError     the channel is gone; the conversation over it ends
     ├── PairingError           pairing failed; `reason` says which way
@@ -49,6 +50,13 @@ class UserError(P2PSyncError):
 
 class StoreError(P2PSyncError):
     """The durable state cannot be read, written or trusted."""
+
+
+class CorruptIndexError(StoreError):
+    """A database is damaged: it is, or at the next opening will be, put aside.
+
+    Open it again: it is created afresh, and the replica is in safe mode (design 4.9).
+    """
 
 
 class IntegrityError(P2PSyncError):

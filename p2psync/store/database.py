@@ -1,0 +1,342 @@
+"""One SQLite file: opened safely, migrated, checked, durable at every commit.
+
+What it relies on: WAL with `synchronous=FULL` makes a transaction durable before `COMMIT`
+returns, and a crash at any point leaves the last committed state. What it does not rely on:
+that the medium keeps what it was given. A database that SQLite, or whoever decodes what is in
+it, finds damaged is renamed aside (`NAME.corrupt-N`, with its log, so that it can still be
+looked into) and `CorruptIndexError` is raised; the next opening starts with an empty one.
+
+A full check reads the whole file. It is made after an unclean end, which is when damage
+happens, and always while the file is small; otherwise damage shows when it is met. Then a
+note is left beside the file, and the next opening puts it aside without asking SQLite, which
+cannot see a flipped bit inside a value. Whether the end was clean is said by the application
+id in the header, not by the log alone: somebody may have deleted the log.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pathlib
+import re
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from importlib import resources
+from typing import Any, Final, NoReturn, TypeVar
+
+import msgspec
+
+from p2psync.errors import CorruptIndexError, StoreError
+
+Record = tuple[Any, ...]
+Parameters = Sequence[object] | Mapping[str, object]
+T = TypeVar("T")
+
+AT_REST: Final = 0x70327079  # "p2py": the application id after `close`
+IN_USE: Final = 0x70327075  # "p2pu"
+CHECK_ALWAYS_BYTES: Final = 16 * 1024 * 1024  # up to here a full check costs milliseconds
+CORRUPT_KEPT: Final = 3
+BUSY_TIMEOUT_S: Final = 5.0
+LIST_SIZES: Final = (1, 8, 64, 512, 2048)  # few lengths: few statements to keep prepared
+
+PRAGMAS: Final = (
+    "PRAGMA synchronous = FULL",
+    "PRAGMA fullfsync = ON",  # macOS: a plain fsync there does not reach the medium
+    "PRAGMA checkpoint_fullfsync = ON",
+    "PRAGMA secure_delete = OFF",
+    "PRAGMA cell_size_check = ON",
+    "PRAGMA trusted_schema = OFF",
+    "PRAGMA cache_size = -16384",  # KiB
+    "PRAGMA wal_autocheckpoint = 4096",  # pages: 16 MiB
+    "PRAGMA journal_size_limit = 67108864",
+)
+
+DAMAGE: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
+
+_MARKS: Final = {size: f"({','.join('?' * size)})" for size in LIST_SIZES}
+
+
+class Database:
+    """A connection to one database; used by one thread at a time.
+
+    Args:
+        path: the file; created, for its owner alone, when there is none.
+        schema: the directory of migrations below `store/schema`.
+
+    Raises:
+        CorruptIndexError: it was damaged and has been put aside.
+        StoreError: it cannot be opened, or a newer version of the program made it.
+    """
+
+    def __init__(self, path: pathlib.Path, schema: str) -> None:
+        self.path = path
+        self.fresh = False
+        self._inside = False
+        self._doomed = False
+        self._on_rollback: list[Callable[[], None]] = []
+        if _note_of(path).exists():
+            self._put_aside("damage was met while it was in use")
+        try:
+            _remove_strangers(path)
+            had_log = _log_of(path).exists()
+            if not path.exists():
+                _create(path)
+        except OSError as error:
+            raise StoreError(f"{path}: {error.strerror}") from error
+        self._connection = self._connect()
+        try:
+            self._prepare(schema, had_log)
+        except CorruptIndexError as error:
+            self._connection.close()
+            self._put_aside(str(error))
+        except BaseException:
+            self._connection.close()
+            raise
+
+    # ------------------------------------------------------------------ opening
+
+    def _connect(self) -> sqlite3.Connection:
+        try:
+            return sqlite3.connect(
+                self.path,
+                timeout=BUSY_TIMEOUT_S,
+                isolation_level=None,  # we say BEGIN ourselves
+                check_same_thread=False,
+            )
+        except sqlite3.Error as error:
+            raise StoreError(f"{self.path}: {error}") from error
+
+    def _prepare(self, schema: str, had_log: bool) -> None:
+        (version,) = self.one("PRAGMA user_version") or (0,)
+        (application,) = self.one("PRAGMA application_id") or (0,)
+        if version and application not in (AT_REST, IN_USE):
+            raise CorruptIndexError("it is the database of another program")
+        (mode,) = self.one("PRAGMA journal_mode = WAL") or ("",)
+        if mode != "wal":
+            raise StoreError(f"{self.path}: this filesystem cannot hold a database log")
+        for pragma in PRAGMAS:
+            self.run(pragma)
+        if had_log or application == IN_USE or self._is_small():
+            (verdict,) = self.one("PRAGMA quick_check(1)") or ("no answer",)
+            if verdict != "ok":
+                raise CorruptIndexError(str(verdict))
+        self._migrate(schema, version)
+        self.run(f"PRAGMA application_id = {IN_USE}")
+
+    def _is_small(self) -> bool:
+        return self.path.stat().st_size <= CHECK_ALWAYS_BYTES
+
+    def _migrate(self, schema: str, version: int) -> None:
+        """Run the numbered migrations the file has not seen, each in its own transaction."""
+        migrations = _migrations(schema)
+        if version > len(migrations):
+            raise StoreError(
+                f"{self.path}: made by a newer version of p2psync; update this one"
+            )
+        for number, script in enumerate(migrations[version:], start=version + 1):
+            self._script(
+                f"BEGIN IMMEDIATE;\n{script}\n;PRAGMA application_id = {IN_USE};"
+                f"PRAGMA user_version = {number};\nCOMMIT;"
+            )
+        self.fresh = version == 0
+
+    def _script(self, text: str) -> None:
+        try:
+            self._connection.executescript(text)
+        except sqlite3.Error as error:
+            self._roll_back()
+            raise self._failed(error) from error
+
+    def _put_aside(self, why: str) -> NoReturn:
+        """Rename the database and its log aside, and say so."""
+        try:
+            aside = _name_aside(self.path)
+            for suffix in ("-wal", ""):
+                found = _beside(self.path, suffix)
+                if found.exists():
+                    found.rename(_beside(aside, suffix))
+            _beside(self.path, "-shm").unlink(missing_ok=True)
+            _note_of(self.path).unlink(missing_ok=True)
+            _sync_directory(self.path.parent)
+        except OSError as error:
+            raise StoreError(f"{self.path}: damaged, and {error.strerror}") from error
+        raise CorruptIndexError(f"{self.path}: {why}; put aside as {aside.name}")
+
+    def close(self) -> None:
+        """Close the file; the log is folded in, so the next opening finds a clean end."""
+        try:
+            with contextlib.suppress(StoreError):  # a full disk: the next opening checks
+                self.run(f"PRAGMA application_id = {AT_REST}")
+            self._connection.close()
+        except sqlite3.Error as error:
+            raise self._failed(error) from error
+
+    # ------------------------------------------------------------------ transactions
+
+    def on_rollback(self, action: Callable[[], None]) -> None:
+        """Call `action` after every rollback: what is cached of the database is void then."""
+        self._on_rollback.append(action)
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Make what happens inside one durable step; inside another one, join it.
+
+        Any exception undoes all of it, the enclosing transaction included, even where
+        somebody between the two catches it.
+        """
+        if self._inside:
+            try:
+                yield
+            except BaseException:
+                self._doomed = True
+                raise
+            return
+        self.run("BEGIN IMMEDIATE")
+        self._inside, self._doomed = True, False
+        try:
+            yield
+            if self._doomed:
+                raise StoreError("a part of this transaction failed: nothing of it was done")
+            self.run("COMMIT")
+        except BaseException:
+            self._roll_back()
+            raise
+        finally:
+            self._inside = False
+
+    def _roll_back(self) -> None:
+        # SQLite has undone it already after some errors (disk full, I/O)
+        if self._connection.in_transaction:
+            with contextlib.suppress(sqlite3.Error):
+                self._connection.execute("ROLLBACK")
+        for action in self._on_rollback:
+            action()
+
+    # ------------------------------------------------------------------ statements
+
+    def run(self, sql: str, parameters: Sequence[object] = ()) -> int:
+        """Execute one statement; return how many rows it changed."""
+        try:
+            return self._connection.execute(sql, parameters).rowcount
+        except sqlite3.Error as error:
+            raise self._failed(error) from error
+
+    def many(self, sql: str, records: Iterable[Sequence[object]]) -> None:
+        """Execute one statement for each of the records of parameters."""
+        try:
+            self._connection.executemany(sql, records)
+        except sqlite3.Error as error:
+            raise self._failed(error) from error
+
+    def one(self, sql: str, parameters: Sequence[object] = ()) -> Record | None:
+        """Return the first record of the answer, or None."""
+        try:
+            cursor = self._connection.execute(sql, parameters)
+            record: Record | None = cursor.fetchone()
+            cursor.close()
+        except sqlite3.Error as error:
+            raise self._failed(error) from error
+        return record
+
+    def all(self, sql: str, parameters: Parameters = ()) -> list[Record]:
+        """Return every record of the answer; the statement bounds how many."""
+        try:
+            return self._connection.execute(sql, parameters).fetchall()
+        except sqlite3.Error as error:
+            raise self._failed(error) from error
+
+    def all_in(self, sql: str, keys: Iterable[object]) -> list[Record]:
+        """Return the answers of a statement whose `(?*)` stands for a list of the keys.
+
+        The list is cut into a few fixed lengths, the last one filled up with its last key.
+        """
+        keys, records, at = list(keys), [], 0
+        while at < len(keys):
+            left = len(keys) - at
+            size = next((size for size in LIST_SIZES if size >= left), LIST_SIZES[-1])
+            part = keys[at : at + size]
+            part += [part[-1]] * (size - len(part))
+            records += self.all(sql.replace("(?*)", _MARKS[size]), part)
+            at += size
+        return records
+
+    # ------------------------------------------------------------------ trouble
+
+    def decoded(self, decode: Callable[[bytes], T], body: bytes) -> T:
+        """Return `decode(body)` of a stored body; one that cannot be read is damage."""
+        try:
+            return decode(body)
+        except (msgspec.MsgspecError, ValueError) as error:
+            raise self.damaged(str(error)) from error
+
+    def damaged(self, why: str) -> CorruptIndexError:
+        """Note that this database must be put aside; return the exception to raise."""
+        with contextlib.suppress(OSError):
+            _note_of(self.path).touch()
+        return CorruptIndexError(f"{self.path}: {why}")
+
+    def _failed(self, error: sqlite3.Error) -> StoreError:
+        # the low byte is the primary code; errors of Python's own module have none
+        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+        if code in DAMAGE:
+            return self.damaged(str(error))
+        return StoreError(f"{self.path}: {error}")
+
+
+def _migrations(schema: str) -> list[str]:
+    """Return the scripts of a schema in order."""
+    directory = resources.files("p2psync.store") / "schema" / schema
+    scripts = [item for item in directory.iterdir() if item.name.endswith(".sql")]
+    return [script.read_text("utf-8") for script in sorted(scripts, key=lambda s: s.name)]
+
+
+def _create(path: pathlib.Path) -> None:
+    """Create the empty file for the owner alone; SQLite gives its log the same mode."""
+    os.close(os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
+    _sync_directory(path.parent)
+
+
+def _remove_strangers(path: pathlib.Path) -> None:
+    """Remove what SQLite would play back into the database although it is not of it.
+
+    We keep no rollback journal; a log without a database belonged to a deleted one.
+    """
+    _beside(path, "-journal").unlink(missing_ok=True)
+    if not path.exists():
+        _log_of(path).unlink(missing_ok=True)
+        _beside(path, "-shm").unlink(missing_ok=True)
+
+
+def _sync_directory(path: pathlib.Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _beside(path: pathlib.Path, suffix: str) -> pathlib.Path:
+    return path.with_name(path.name + suffix)
+
+
+def _log_of(path: pathlib.Path) -> pathlib.Path:
+    """Return the name of the write-ahead log; it exists while the database is in use."""
+    return _beside(path, "-wal")
+
+
+def _note_of(path: pathlib.Path) -> pathlib.Path:
+    """Return the name whose existence says: damage was met in this database."""
+    return _beside(path, ".damaged")
+
+
+def _name_aside(path: pathlib.Path) -> pathlib.Path:
+    """Return the next free name aside; of the earlier ones only the newest few are kept."""
+    numbers = sorted(
+        int(found.group(1))
+        for entry in path.parent.iterdir()
+        if (found := re.fullmatch(re.escape(path.name) + r"\.corrupt-(\d+)", entry.name))
+    )
+    for number in numbers[: max(0, len(numbers) - CORRUPT_KEPT + 1)]:
+        for suffix in ("", "-wal"):
+            _beside(path, f".corrupt-{number}{suffix}").unlink(missing_ok=True)
+    return _beside(path, f".corrupt-{(numbers or [0])[-1] + 1}")

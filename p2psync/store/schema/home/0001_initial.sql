@@ -1,0 +1,62 @@
+-- The agent's own database: what this device shares, with whom, and the pairings under way.
+-- Keys are not here but in the key file. Times are nanoseconds since the epoch.
+
+-- Small facts of the device: its name, settings.
+CREATE TABLE notes (
+    key   TEXT PRIMARY KEY,
+    value BLOB NOT NULL
+) STRICT, WITHOUT ROWID;
+
+-- Replicas of this device, each with a database of its own.
+--   replica: 16 random bytes, names that database. root: absolute path, one replica each.
+--   joined: 1 when the folder came from another device (accept), 0 when it was shared from here.
+CREATE TABLE folders (
+    replica BLOB    PRIMARY KEY CHECK (length(replica) = 16),
+    folder  BLOB    NOT NULL CHECK (length(folder) = 16),
+    root    BLOB    NOT NULL UNIQUE,
+    name    TEXT    NOT NULL,
+    joined  INTEGER NOT NULL CHECK (joined IN (0, 1))
+) STRICT, WITHOUT ROWID;
+
+-- Devices we are paired with or share a folder with.
+--   device: Ed25519 public key. key: X25519 public key. addresses: msgpack list of texts, where
+--   it was last reached. last_seen_ns: null when it never was.
+CREATE TABLE peers (
+    device       BLOB PRIMARY KEY CHECK (length(device) = 32),
+    key          BLOB NOT NULL CHECK (length(key) = 32),
+    name         TEXT NOT NULL,
+    addresses    BLOB NOT NULL,
+    last_seen_ns INTEGER
+) STRICT, WITHOUT ROWID;
+
+-- Every signed statement about a folder's members that was ever accepted; the list only grows.
+-- What it means (who is a member now) is decided by protocol/members.py.
+CREATE TABLE members (
+    folder    BLOB    NOT NULL CHECK (length(folder) = 16),
+    device    BLOB    NOT NULL CHECK (length(device) = 32),
+    serial    INTEGER NOT NULL,
+    revoked   INTEGER NOT NULL CHECK (revoked IN (0, 1)),
+    key       BLOB    NOT NULL,
+    name      TEXT    NOT NULL,
+    role      TEXT    NOT NULL,
+    inviter   BLOB    NOT NULL,
+    signature BLOB    NOT NULL,
+    PRIMARY KEY (folder, device, serial, revoked)
+) STRICT, WITHOUT ROWID;
+
+-- Pairing codes put up here. guesses: wrong or right, counted before they are compared.
+-- The code itself is never stored.
+CREATE TABLE codes (
+    code_id    BLOB    PRIMARY KEY,
+    expires_ns INTEGER NOT NULL,
+    guesses    INTEGER NOT NULL DEFAULT 0 CHECK (guesses >= 0),
+    burned     INTEGER NOT NULL DEFAULT 0 CHECK (burned IN (0, 1))
+) STRICT, WITHOUT ROWID;
+
+-- The answer a code was used up with: the hash of pairing message 3, and message 4. An
+-- identical message 3 gets the identical answer until the code's time is over.
+CREATE TABLE answers (
+    code_id    BLOB PRIMARY KEY,
+    third_hash BLOB NOT NULL,
+    fourth     BLOB NOT NULL
+) STRICT, WITHOUT ROWID;
