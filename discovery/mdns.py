@@ -42,6 +42,7 @@ log = logging.getLogger(__name__)
 ANNOUNCED: Final = 4_096
 RECORD_TTL_S: Final = 4_500  # RFC 6762 10
 HOST_TTL_S: Final = 120
+RENEW_S: Final = 6 * 3600.0
 CACHE_TEXT_BYTES: Final = 4 * 2**20
 GREET_WITHIN_S: Final = 2.0
 CLOSE_S: Final = 3.0
@@ -64,6 +65,7 @@ class Registration:
         self._renew = renew
         self.info = info
         self.sent = 0.0
+        self.renewing: asyncio.Task[None] | None = None
 
     @property
     def name(self) -> str:
@@ -168,6 +170,7 @@ class Lan:
         *,
         ttl_s: int = RECORD_TTL_S,
         renew: Callable[[], Fresh] | None = None,
+        renew_s: float = RENEW_S,
     ) -> Registration:
         """Announce a service on every interface; returns when the first packet is sent.
 
@@ -179,6 +182,7 @@ class Lan:
             ttl_s: how long others keep the record without hearing of it.
             renew: gives a fresh name and data when the interfaces change, so that the same
                 record is never seen on two networks.
+            renew_s: with `renew`, also after so long.
 
         Raises:
             ValueError: too many announcements.
@@ -191,6 +195,8 @@ class Lan:
         registration = Registration(self, info, renew)
         self._registrations.append(registration)
         await self._register(registration)
+        if renew is not None:
+            registration.renewing = self._spawn(_renewing(registration, renew_s))
         return registration
 
     async def _register(self, registration: Registration) -> None:
@@ -223,6 +229,8 @@ class Lan:
         if registration not in self._registrations:
             return
         self._registrations.remove(registration)
+        if registration.renewing is not None:
+            registration.renewing.cancel()
         if self._async_zeroconf is not None:
             await self._unregister(self._async_zeroconf, registration.info)
 
@@ -388,10 +396,11 @@ class Lan:
     def _wants(self, record: DNSRecord) -> bool:
         return any(browser.wants(record) for browser in self._browsers)
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._ended)
+        return task
 
     def _ended(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
@@ -447,6 +456,12 @@ def _service(
         host_ttl=min(ttl_s, HOST_TTL_S),
         other_ttl=ttl_s,
     )
+
+
+async def _renewing(registration: Registration, every_s: float) -> None:
+    while True:
+        await asyncio.sleep(every_s)
+        await registration.renew()
 
 
 async def _finished(sending: Awaitable[Any]) -> None:
