@@ -46,7 +46,7 @@ class Draft(Target):
         ignored: Callable[[bytes], bool] = _nothing_ignored,
     ) -> None:
         super().__init__(reader, spare_author)
-        self._ignored = ignored
+        self.ignored = ignored
 
     # ------------------------------------------------------------------------ receiving
 
@@ -225,4 +225,4 @@ class Draft(Target):
             if want != row.place:
                 self.set_row(path, Row(want, row.signature))
             return None
-        return None if self._ignored(path) else Want(want)
+        return None if self.ignored(path) else Want(want)

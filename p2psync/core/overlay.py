@@ -6,12 +6,12 @@ questions to the index however many rules look at it. What a rule changes is see
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from p2psync.core.entry import EMPTY, Entry, Kind, Value
 from p2psync.core.ids import Dot
 from p2psync.core.index import Claim, Place, Reader, Row
-from p2psync.core.paths import parent
+from p2psync.core.paths import is_below, parent
 from p2psync.core.reconcile import HEIGHT_MAX
 from p2psync.core.vector import Vector, join
 from p2psync.core.view import Names
@@ -101,6 +101,15 @@ class Overlay:
             if row is not None and path != home and row.place.home == home:
                 found[path] = row
         return found
+
+    def rows_under(self, directory: bytes) -> Iterator[bytes]:
+        """Yield the paths strictly below a directory that have rows."""
+        for path in self.reader.rows_below(directory):
+            if path not in self._rows_set:
+                yield path
+        for path in self._rows_set:
+            if self._rows[path] is not None and is_below(path, directory):
+                yield path
 
     # ------------------------------------------------------------------------- writing
 
