@@ -1,0 +1,312 @@
+"""Reads what stands at a path so that content and signature belong to one and the same state.
+
+Promises: a file that moves while it is read is never a version (the descriptor that was read
+is asked before and after); bytes that could not be read are never hashed as if they were the
+end; nothing but regular files is opened; nothing is read through a link. Bytes given out by
+`read_file` and `read_chunks` hash to what was asked for, or are not given.
+
+Files are read, not mapped: a mapped file that shrinks kills the process (SIGBUS).
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import time
+from collections.abc import Iterable, Sequence
+from types import TracebackType
+from typing import Final, Self
+
+from blake3 import blake3
+
+from p2psync.core.chunking import LARGEST_CHUNK, LARGEST_FILE, Chunker
+from p2psync.core.entry import Kind
+from p2psync.core.index import Signature
+from p2psync.core.observed import Manifest, Observed
+from p2psync.core.problem import Problem, Reason
+from p2psync.fs import syscalls
+from p2psync.fs.ground import ABSENT, Ground, problem_of, signature_of
+from p2psync.protocol import limits
+
+_BUFFER: Final = 2 * LARGEST_CHUNK  # bytes read at once of a large file
+_WORTH_WAITING: Final = 16 * limits.MIB  # hashing this takes longer than a timestamp's grain
+_LONGEST_WAIT_NS: Final = 50_000_000
+
+
+class _ChangingError(Exception):
+    """The file moved while it was read."""
+
+
+def observe(root: Ground, path: bytes, now_ns: int | None = None) -> Observed | Problem | None:
+    """Look at one path: its kind, content, metadata and signature.
+
+    Args:
+        root: the opened root.
+        path: relative to it; not the root itself.
+        now_ns: the wall clock in ns, for tests; by default it is asked.
+
+    Returns:
+        None when nothing stands there; a Problem when it cannot be synced now.
+    """
+    with _Parents(root) as parents:
+        return _observe(parents, path, now_ns)
+
+
+def observe_many(
+    root: Ground, paths: Iterable[bytes]
+) -> list[tuple[bytes, Observed | Problem | None]]:
+    """Look at many paths, in order; cheapest when paths of one directory come together."""
+    with _Parents(root) as parents:
+        return [(path, _observe(parents, path, None)) for path in paths]
+
+
+def read_file(root: Ground, path: bytes, content: bytes) -> bytes | None:
+    """Return a small file's bytes if they hash to `content`; None if not, for any reason."""
+    try:
+        with _Parents(root) as parents:
+            data = read_whole(*parents.place(path), limits.SMALL_FILE + 1)
+    except OSError:
+        return None
+    return data if data is not None and blake3(data).digest() == content else None
+
+
+def read_chunks(
+    root: Ground, path: bytes, wanted: Sequence[tuple[int, int, bytes]]
+) -> list[bytes | None]:
+    """Return the pieces (offset, size, BLAKE3 hash) of a file; None for each that differs."""
+    try:
+        with _Parents(root) as parents:
+            file = _open_regular(*parents.place(path))
+    except OSError:
+        file = None
+    if file is None:
+        return [None] * len(wanted)
+    try:
+        return [_read_chunk(file, *piece) for piece in wanted]
+    finally:
+        os.close(file)
+
+
+def _read_chunk(file: int, offset: int, size: int, content: bytes) -> bytes | None:
+    try:
+        data = os.pread(file, size, offset)
+        while 0 < len(data) < size:
+            more = os.pread(file, size - len(data), offset + len(data))
+            if not more:
+                return None
+            data += more
+    except OSError:
+        return None
+    return data if blake3(data).digest() == content else None
+
+
+def racy(seen: Signature, now_ns: int, grain_ns: int) -> bool:
+    """Say whether a write just after this look could leave the signature as it is.
+
+    now_ns: the wall clock when the look began, in ns. A change within `grain_ns` of it may get
+    the same timestamps as one afterwards. Times far ahead of the clock (set by `touch`, or the
+    clock went back) are not racy: a write now would set others.
+    """
+    return any(abs(now_ns - time_ns) <= grain_ns for time_ns in (seen.mtime_ns, seen.ctime_ns))
+
+
+def read_whole(directory: int, name: bytes, limit: int) -> bytes | None:
+    """Return the bytes of a regular file of an open directory, at most `limit` of them.
+
+    Returns:
+        None when it is no regular file, or moved while it was read.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    file = _open_regular(directory, name)
+    if file is None:
+        return None
+    try:
+        before = signature_of(os.fstat(file))
+        data = _read(file, limit)
+        return data if signature_of(os.fstat(file)) == before else None
+    finally:
+        os.close(file)
+
+
+class _Parents:
+    """Opens the directories that paths stand in, keeping the last one open."""
+
+    def __init__(self, root: Ground) -> None:
+        self.grain_ns = root.traits.grain_ns
+        self._root = root
+        self._directory: bytes | None = None
+        self._fd = -1
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._close()
+
+    def place(self, path: bytes) -> tuple[int, bytes]:
+        """Return the open directory of a path, and its name there; raises OSError."""
+        directory, _, name = path.rpartition(b"/")
+        if directory != self._directory:
+            self._close()
+            self._fd = syscalls.open_beneath(
+                self._root.fd, directory, os.O_PATH | os.O_DIRECTORY
+            )
+            self._directory = directory
+        return self._fd, name
+
+    def _close(self) -> None:
+        if self._directory is not None:
+            os.close(self._fd)
+            self._directory = None
+
+
+def _observe(parents: _Parents, path: bytes, now_ns: int | None) -> Observed | Problem | None:
+    if not path:
+        raise ValueError("the root itself is not observed")
+    try:
+        directory, name = parents.place(path)
+    except OSError as error:
+        return None if error.errno in ABSENT else problem_of(path, error, reading=True)
+    try:
+        found = os.stat(name, dir_fd=directory, follow_symlinks=False)
+        if stat.S_ISREG(found.st_mode):
+            return _observe_file(parents, path, now_ns)
+        if stat.S_ISLNK(found.st_mode):
+            return _observe_link(parents, path, now_ns)
+        if stat.S_ISDIR(found.st_mode):
+            return Observed(Kind.DIRECTORY, b"", 0, b"", False, 0, signature_of(found))
+    except _ChangingError:
+        return Problem(path, Reason.CHANGING)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            return Problem(path, Reason.CHANGING)  # a link now, and a file a moment ago
+        return problem_of(path, error, reading=True)
+    return Problem(path, Reason.SPECIAL)
+
+
+def _observe_link(parents: _Parents, path: bytes, now_ns: int | None) -> Observed:
+    now_ns = syscalls.now_ns() if now_ns is None else now_ns
+    directory, name = parents.place(path)
+    before = signature_of(os.stat(name, dir_fd=directory, follow_symlinks=False))
+    target = os.readlink(name, dir_fd=directory)
+    if signature_of(os.stat(name, dir_fd=directory, follow_symlinks=False)) != before:
+        raise _ChangingError
+    trusted = None if racy(before, now_ns, parents.grain_ns) else before
+    return Observed(Kind.LINK, blake3(target).digest(), 0, target, False, 0, trusted)
+
+
+def _observe_file(
+    parents: _Parents, path: bytes, now_ns: int | None
+) -> Observed | Problem | None:
+    file = _open_regular(*parents.place(path))
+    if file is None:
+        raise _ChangingError  # it was one a moment ago
+    try:
+        now_ns = _settle(file, parents.grain_ns) if now_ns is None else now_ns
+        before = os.fstat(file)
+        size = before.st_size
+        if size > LARGEST_FILE:
+            return Problem(path, Reason.TOO_LARGE)
+        if size > limits.SMALL_FILE:
+            done, content, manifest = _hash_large(file, before)
+        else:
+            data = _read(file, size + 1)
+            done, content, manifest = len(data), blake3(data).digest(), None
+        seen = signature_of(before)
+        if signature_of(os.fstat(file)) != seen:
+            raise _ChangingError
+    finally:
+        os.close(file)
+    if done != size:
+        return Problem(path, Reason.IO_ERROR, f"{done} of {size} bytes could be read")
+    return Observed(
+        Kind.FILE,
+        content,
+        size,
+        b"",
+        bool(before.st_mode & stat.S_IXUSR),
+        max(-limits.MTIME_NS, min(limits.MTIME_NS, before.st_mtime_ns)),
+        None if racy(seen, now_ns, parents.grain_ns) else seen,
+        manifest,
+    )
+
+
+def _open_regular(directory: int, name: bytes) -> int | None:
+    """Open a file for reading; None if it is no regular file. Raises OSError."""
+    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
+    file = os.open(name, flags, dir_fd=directory)
+    if stat.S_ISREG(os.fstat(file).st_mode):
+        return file
+    os.close(file)
+    return None
+
+
+def _settle(file: int, grain_ns: int) -> int:
+    """Return the time from which on the file is read, in ns.
+
+    A large file that was written just now is given a moment: then its signature can be
+    trusted and it is not read twice, or it shows that the writer has not finished.
+    """
+    now_ns = syscalls.now_ns()
+    before = os.fstat(file)
+    recent = racy(signature_of(before), now_ns, grain_ns)
+    if not recent or before.st_size < _WORTH_WAITING or grain_ns > _LONGEST_WAIT_NS:
+        return now_ns
+    time.sleep((2 * grain_ns) / 1e9)
+    if signature_of(os.fstat(file)) != signature_of(before):
+        raise _ChangingError
+    return syscalls.now_ns()
+
+
+def _read(file: int, size: int) -> bytes:
+    """Read from where the file stands up to `size` bytes, less only at its end."""
+    data = os.read(file, size)
+    while len(data) < size and (more := os.read(file, size - len(data))):
+        data += more
+    return data
+
+
+def _hash_large(file: int, before: os.stat_result) -> tuple[int, bytes, Manifest]:
+    """Read a file once; return the bytes read, their hash, and the chunks they are cut into."""
+    whole = blake3(max_threads=blake3.AUTO)
+    chunker = Chunker(before.st_size)
+    hashes: list[bytes] = []
+    sizes: list[int] = []
+    buffer = memoryview(bytearray(min(_BUFFER, before.st_size + 1)))
+    done = held = 0  # bytes read so far; of them, at the front of the buffer, not yet cut
+    last = False
+    while not last:
+        held, fresh = _fill(file, buffer, held)
+        last = held < len(buffer)
+        whole.update(buffer[held - fresh : held])
+        done += fresh
+        if done > before.st_size:
+            raise _ChangingError
+        begin = 0
+        for size in chunker.cut(buffer[:held], last):
+            hashes.append(blake3(buffer[begin : begin + size]).digest())
+            sizes.append(size)
+            begin += size
+        buffer[: held - begin] = buffer[begin:held]
+        held -= begin
+        if signature_of(os.fstat(file)) != signature_of(before):
+            raise _ChangingError
+    return done, whole.digest(), Manifest(b"".join(hashes), sizes)
+
+
+def _fill(file: int, buffer: memoryview, held: int) -> tuple[int, int]:
+    """Read until the buffer is full or the file ends; return (bytes in it, new ones)."""
+    start = held
+    while held < len(buffer) and (count := os.readv(file, [buffer[held:]])):
+        held += count
+    return held, held - start

@@ -1,0 +1,224 @@
+"""Walks the tree and says what needs a closer look, and what is missing with how much evidence.
+
+Promises: evidence-for-delete (in a directory that could not be listed to its end, or that lies
+behind another filesystem's mount point, nothing is missing); links are never followed; what is
+ignored is neither reported nor missing; memory is bounded by the largest directory, not the
+tree, and depth by nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from p2psync.core.diff import diff
+from p2psync.core.entry import Kind
+from p2psync.core.ignore import NOTHING, RULES_BYTES, Rules
+from p2psync.core.index import Row, Signature
+from p2psync.core.problem import Problem, Reason
+from p2psync.fs.ground import ABSENT, Ground, problem_of, signature_of
+from p2psync.fs.hashing import read_whole
+
+RULES_NAME: Final = b".p2psyncignore"
+
+
+@dataclass
+class DirectoryScan:
+    """What a look into one directory found; all paths are relative to the root.
+
+    changed: to be observed. missing: have a row and were not listed; only suspects until
+    `confirm_missing` has looked again, and what has rows below them is missing with them.
+    replaced: those of changed that have a row as a directory and are none now: what has rows
+    below them is missing too. subdirectories: to be scanned next. ignored: stand here and are
+    none of our business. complete: False when the listing cannot be trusted to name all
+    children; then missing and replaced are empty.
+    """
+
+    directory: bytes
+    changed: list[bytes] = field(default_factory=list)
+    missing: list[bytes] = field(default_factory=list)
+    replaced: list[bytes] = field(default_factory=list)
+    subdirectories: list[bytes] = field(default_factory=list)
+    ignored: list[bytes] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+    complete: bool = True
+
+
+def scan_directory(
+    root: Ground, directory: bytes, rows: Mapping[bytes, Row], rules: Rules
+) -> DirectoryScan:
+    """Compare one directory with its rows.
+
+    Args:
+        root: the opened root.
+        directory: relative to it; b"" is the root itself.
+        rows: the rows of its children, by name.
+        rules: what to pass over.
+
+    Returns:
+        What was found. A directory that is no longer there is one without children.
+    """
+    scan = DirectoryScan(directory)
+    if rules.ignored(directory, is_directory=True):
+        return scan
+    try:
+        fd = root.open_directory(directory)
+    except OSError as error:
+        if error.errno in ABSENT and directory:
+            _compare(scan, (), rows, rules)
+        else:
+            scan.complete = False
+            scan.problems.append(problem_of(directory, error, reading=True))
+        return scan
+    try:
+        _list(scan, fd, root, rows, rules)
+    finally:
+        os.close(fd)
+    return scan
+
+
+def scan_tree(
+    root: Ground,
+    start: bytes,
+    rows_of: Callable[[bytes], Mapping[bytes, Row]],
+    rules: Rules,
+) -> Iterator[DirectoryScan]:
+    """Scan a directory and all below it, parents before children.
+
+    rows_of returns the rows of a directory's children by name; it is asked just before that
+    directory is listed.
+    """
+    pending = [start]
+    while pending:
+        directory = pending.pop()
+        scan = scan_directory(root, directory, rows_of(directory), rules)
+        yield scan
+        pending += reversed(scan.subdirectories)
+
+
+def confirm_missing(root: Ground, paths: Iterable[bytes]) -> list[bytes]:
+    """Look a second time at what seemed missing; return what certainly is not there.
+
+    To be called when the whole pass is over: what was moved to a directory that had been
+    scanned already is known to be elsewhere by then (fault B07). The caller makes sure that
+    the root is still the root afterwards.
+    """
+    device = os.fstat(root.fd).st_dev
+    return [path for path in paths if path and _certainly_missing(root, path, device)]
+
+
+def load_rules(root: Ground) -> Rules | Problem:
+    """Read the root's ignore file; no file means no rules.
+
+    Returns:
+        A Problem when there is one that cannot be read, is no regular file, or makes no sense:
+        the folder must then be held, since nothing would be ignored (fault Q05).
+    """
+    try:
+        found = os.stat(RULES_NAME, dir_fd=root.fd, follow_symlinks=False)
+        if not stat.S_ISREG(found.st_mode):
+            return Problem(RULES_NAME, Reason.BAD_RULES, "it is not a regular file")
+        text = read_whole(root.fd, RULES_NAME, RULES_BYTES + 1)
+    except FileNotFoundError:
+        return NOTHING
+    except OSError as error:
+        return problem_of(RULES_NAME, error, reading=True)
+    if text is None:
+        return Problem(RULES_NAME, Reason.CHANGING)
+    try:
+        return Rules.parse(text)
+    except ValueError as error:
+        return Problem(RULES_NAME, Reason.BAD_RULES, str(error))
+
+
+def _list(
+    scan: DirectoryScan, fd: int, root: Ground, rows: Mapping[bytes, Row], rules: Rules
+) -> None:
+    device = os.fstat(root.fd).st_dev
+    if os.fstat(fd).st_dev != device:
+        scan.complete = False
+        scan.problems.append(Problem(scan.directory, Reason.MOUNTED))
+        return
+    _compare(scan, _children(scan, fd, device, rules), rows, rules)
+
+
+def _compare(
+    scan: DirectoryScan,
+    listed: Iterable[tuple[bytes, Signature]],
+    rows: Mapping[bytes, Row],
+    rules: Rules,
+) -> None:
+    found = diff(listed, rows)
+    prefix = scan.directory + b"/" if scan.directory else b""
+    scan.changed += [prefix + name for name in found.changed]
+    if not scan.complete:
+        return
+    scan.replaced += [prefix + name for name in found.replaced]
+    passed_over = {problem.path for problem in scan.problems}.union(scan.ignored)
+    for name in found.missing:
+        path = prefix + name
+        is_directory = rows[name].place.kind is Kind.DIRECTORY
+        if path not in passed_over and not rules.ignored(path, is_directory):
+            scan.missing.append(path)
+
+
+def _children(
+    scan: DirectoryScan, fd: int, device: int, rules: Rules
+) -> Iterator[tuple[bytes, Signature]]:
+    """List an open directory one by one; what is passed over is noted in the scan."""
+    prefix = scan.directory + b"/" if scan.directory else b""
+    try:
+        with os.scandir(fd) as entries:
+            for entry in entries:
+                name = os.fsencode(entry.name)
+                seen = _look(scan, prefix + name, entry, rules)
+                if seen is None:
+                    continue
+                if seen.device != device:
+                    scan.problems.append(Problem(prefix + name, Reason.MOUNTED))
+                    continue
+                if stat.S_ISDIR(seen.mode):
+                    scan.subdirectories.append(prefix + name)
+                yield name, seen
+    except OSError as error:
+        scan.complete = False
+        scan.problems.append(problem_of(scan.directory, error, reading=True))
+
+
+def _look(
+    scan: DirectoryScan, path: bytes, entry: os.DirEntry[str], rules: Rules
+) -> Signature | None:
+    """Look at one listed child; None: pass over it. Raises OSError if all will be alike."""
+    try:
+        if rules.ignored(path, entry.is_dir(follow_symlinks=False)):
+            scan.ignored.append(path)
+            return None
+        return signature_of(entry.stat(follow_symlinks=False))
+    except FileNotFoundError:
+        return None  # gone since it was listed; if it has a row it is missing
+    except PermissionError:
+        raise  # a directory that may be listed and not entered
+    except OSError as error:
+        scan.problems.append(problem_of(path, error, reading=True))
+        return None
+
+
+def _certainly_missing(root: Ground, path: bytes, device: int) -> bool:
+    """Say whether a path, or something it would stand in, is not there, on our filesystem."""
+    above = False
+    while path:
+        try:
+            with root.at(path) as place:
+                if os.fstat(place.fd).st_dev != device:
+                    return False
+                seen = place.look()
+                return seen is None or (above and not stat.S_ISDIR(seen.mode))
+        except OSError as error:
+            if error.errno not in ABSENT:
+                return False
+        path = path.rpartition(b"/")[0]
+        above = True
+    return False
