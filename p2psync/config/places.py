@@ -120,3 +120,8 @@ def find(home: str | os.PathLike[str] | None, environ: Mapping[str, str]) -> Pla
             ExitCode.NO_AGENT,
         )
     return Places(default)
+
+
+def of_user(directory: str) -> Places:
+    """Return the default places of the user whose home directory is given: for root's use."""
+    return Places(Path(directory) / ".local" / "share" / "p2psync")

@@ -1,0 +1,98 @@
+"""`p2psync accept [CODE] [PATH]`: takes the folder a code stands for."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Final
+
+import click
+
+from p2psync.cli import text
+from p2psync.cli.app import PREFIX, App, absolute, option, pass_app, shared
+from p2psync.cli.follow import Follower
+from p2psync.cli.output import is_terminal
+from p2psync.control.messages import Accept, Offer
+from p2psync.errors import UserError
+from p2psync.protocol import words
+
+CODE_VARIABLE: Final = PREFIX + "CODE"
+TIMEOUT_S: Final = 30.0
+
+
+@click.command(name="accept")
+@click.argument("code", required=False)
+@click.argument("path", type=absolute, required=False)
+@option(
+    "--timeout",
+    type=click.FloatRange(min=0, min_open=True, max=86_400),
+    default=TIMEOUT_S,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long to look for the device that shows the code.",
+)
+@option("-y", "--yes", is_flag=True, help="Do not ask.")
+@shared
+@pass_app
+def command(app: App, code: str | None, path: bytes | None, timeout: float, yes: bool) -> int:
+    """Take the folder that CODE stands for, into PATH.
+
+    PATH is ./<the folder's name> by default. It may hold files: equal ones are kept as they
+    are, different ones become conflict copies. Without CODE, $P2PSYNC_CODE is taken, or the
+    code is asked for. Returns when everything is here.
+    """
+    typed, path = _code_and_path(app, code, path)
+    try:
+        checked = str(words.parse(typed))
+    except ValueError as error:
+        raise UserError(f"This is no code: {error}") from error
+    app.start_agent()
+    follower = Follower(app)
+
+    def agree(offer: Offer) -> bool:
+        app.output.event(offer)
+        app.output.say(text.offer(offer))
+        if yes or app.json or not is_terminal():
+            return True
+        return click.confirm("Take it?", default=True, err=True)
+
+    def interrupted() -> str:
+        if follower.paired:
+            return "Not waiting any longer. Syncing goes on; `p2psync status` shows it."
+        return "Nothing was accepted. The code may be used up: ask for a new one."
+
+    request = Accept(checked, path, os.getcwdb(), timeout)
+    return follower.run(request, interrupted, agree)
+
+
+def _code_and_path(app: App, code: str | None, path: bytes | None) -> tuple[str, bytes | None]:
+    """Find the code: typed, in the environment, or asked for. A lone argument may be PATH."""
+    from_environment = os.environ.get(CODE_VARIABLE, "")
+    if code and path is None and _is_path(code, bool(from_environment)):
+        path = absolute(code)
+        code = None
+    return code or from_environment or _ask(app), path
+
+
+def _is_path(argument: str, code_is_known: bool) -> bool:
+    if os.sep in argument or argument.startswith((".", "~")):
+        return True  # no code looks like that
+    if not code_is_known:
+        return False
+    try:
+        words.parse(argument)
+    except ValueError:
+        return True
+    return False
+
+
+def _ask(app: App) -> str:
+    if app.json:
+        raise UserError(f"Say the code: p2psync accept CODE, or set {CODE_VARIABLE}.")
+    if is_terminal():
+        answer: str = click.prompt("Code", err=True)
+        return answer
+    line = sys.stdin.readline().strip() if sys.stdin else ""
+    if not line:
+        raise UserError(f"Say the code: p2psync accept CODE, or set {CODE_VARIABLE}.")
+    return line
