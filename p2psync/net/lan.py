@@ -1,8 +1,8 @@
 """Meeting on the local network: the agent's record, pairing slots and mailboxes.
 
-p2psync's one door to `discovery`. What the records say about people is nothing (design 5.6): random names, a random nonce, tags
-only peers recognise, padded; a pairing record says its slot word. Everything seen is a hint of
-where to dial, and proves nothing.
+p2psync's one door to `discovery`. What the records say about people is nothing (design 5.6):
+random names, a random nonce, tags only peers recognise, padded; a pairing record says its slot
+word. Everything seen is a hint of where to dial, and proves nothing.
 """
 
 from __future__ import annotations
