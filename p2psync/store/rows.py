@@ -19,7 +19,7 @@ from p2psync.store.encoding import (
 from p2psync.store.entries import ascending
 from p2psync.store.facts import FactsPart
 
-CHILDREN_FIRST: Final = 8
+CHILDREN_FIRST: Final = 2  # a subdirectory and what lies in it: go on behind
 CHILDREN_MOST: Final = 512
 
 
@@ -69,7 +69,7 @@ class RowsPart(FactsPart):
             elif len(found) < limit:
                 return children
             else:
-                low, limit = found[-1][0] + b"\0", CHILDREN_MOST
+                low, limit = found[-1][0] + b"\0", min(8 * limit, CHILDREN_MOST)
 
     def rows_with_content(self, content: bytes, limit: int = 8) -> list[tuple[bytes, Row]]:
         """Return some paths whose rows are regular files of this content."""
@@ -120,10 +120,11 @@ class RowsPart(FactsPart):
     def needed(
         self, *, limit: int, after: bytes | None = None, smallest_first: bool = False
     ) -> list[tuple[bytes, Want]]:
-        """Return needed paths behind `after`: ascending, or by the size of what is wanted.
+        """Return needed paths behind `after`, ascending.
 
-        smallest_first: directories, links and removals come before files. An `after` that is
-        no longer needed has lost its place there: the list begins again at its start.
+        smallest_first: directories, links, removals and empty files, then files by size up to
+        a factor of two; ascending among these. An `after` that is no longer needed has lost
+        its place in this order: the list begins again at its start.
         """
         if not smallest_first:
             found = self._db.all(
@@ -131,10 +132,10 @@ class RowsPart(FactsPart):
                 (after or b"", limit),
             )
         else:
-            last = self._db.one("SELECT size, path FROM needed WHERE path = ?", (after,))
+            last = self._db.one("SELECT magnitude, path FROM needed WHERE path = ?", (after,))
             found = self._db.all(
-                "SELECT path, place FROM needed WHERE (size, path) > (?, ?)"
-                " ORDER BY size, path LIMIT ?",
+                "SELECT path, place FROM needed WHERE (magnitude, path) > (?, ?)"
+                " ORDER BY magnitude, path LIMIT ?",
                 (*(last or (-1, b"")), limit),
             )
         return [(path, Want(self._place(path, place))) for path, place in found]
@@ -164,7 +165,8 @@ class RowsPart(FactsPart):
             totals.needs += 1
             totals.need_bytes += size
             body = None if place is None else encode_place(path, place)
-            records.append((path, size, content, body))
+            records.append((path, size.bit_length(), size, content, body))
         self._db.many(
-            "INSERT INTO needed (path, size, content, place) VALUES (?, ?, ?, ?)", records
+            "INSERT INTO needed (path, magnitude, size, content, place) VALUES (?, ?, ?, ?, ?)",
+            records,
         )

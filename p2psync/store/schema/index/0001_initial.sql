@@ -87,16 +87,17 @@ CREATE INDEX claims_name ON claims (name);
 CREATE INDEX claims_placed ON claims (name) WHERE placed = 1;
 
 -- Paths whose view and row differ.
---   size: bytes of the regular file wanted; 0 for everything else, so that directories, links
---   and removals come first. content: as in `rows`. place: what the view wants; null: nothing
---   should stand there.
+--   size: bytes of the regular file wanted; 0 for everything else. magnitude: how many bits
+--   the size has; an index by size itself would be written all over for every burst.
+--   content: as in `rows`. place: what the view wants; null: nothing should stand there.
 CREATE TABLE needed (
-    path    BLOB PRIMARY KEY CHECK (length(path) > 0),
-    size    INTEGER NOT NULL CHECK (size >= 0),
-    content INTEGER,
-    place   BLOB
+    path      BLOB PRIMARY KEY CHECK (length(path) > 0),
+    magnitude INTEGER NOT NULL,
+    size      INTEGER NOT NULL CHECK (size >= 0),
+    content   INTEGER,
+    place     BLOB
 ) STRICT, WITHOUT ROWID;
-CREATE INDEX needed_size ON needed (size, path);
+CREATE INDEX needed_magnitude ON needed (magnitude, path);
 
 -- The starts of the agent: from which arrival on each one counted. A peer's cursor names the
 -- start it was made under, and is cut down to what that start really had.
