@@ -93,6 +93,7 @@ class Replica:
         self.held = "the agent has just started"
         self.problems: dict[bytes, Problem] = {}
         self.scanning = True
+        self.counted = (0, 0, False)  # files, bytes, and whether all have been counted
         self.worker = Worker(f"replica-{record.name}")
         self.fetcher = Fetcher(self)
         self.index: Index
@@ -160,7 +161,7 @@ class Replica:
             logger.error("%s; starting a new index in safe mode", error)
             self.index = Index.open(self._database, start=start)
         self._safe = self.index.get("safe") == b"1"
-        if self.index.fresh and not (self.record.joined and not self._members()):
+        if self.index.fresh and self._members():
             self._enter_safe_mode()
 
     def _close(self) -> None:
@@ -370,7 +371,9 @@ class Replica:
 
         def one() -> tuple[Found | None, float]:
             began = time.thread_time()
-            return next(units, None), time.thread_time() - began
+            found = next(units, None)
+            self.counted = (*self.index.totals(), found is None)
+            return found, time.thread_time() - began
 
         while True:
             found, spent = await self.worker(one)

@@ -1,0 +1,166 @@
+"""How this device is reached and reaches its peers: listener, announcements, dials.
+
+Without a usable network the agent works all the same (two folders on one machine, a cable
+that is plugged in later): what fails is logged and tried again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from p2psync.core.ids import DeviceId
+from p2psync.engine.peer import Peer
+from p2psync.errors import P2PSyncError
+from p2psync.net.certificate import process_certificate
+from p2psync.net.channel import Channel
+from p2psync.net.dial import dial_peer
+from p2psync.net.handshake import authenticating
+from p2psync.net.lan import Lan, LanPresence, PairingSlots
+from p2psync.net.signalling import Signalling
+from p2psync.net.tls import TlsListener
+from p2psync.protocol.pairkey import KnownPeer
+
+if TYPE_CHECKING:
+    from p2psync.engine.engine import Engine
+
+logger = logging.getLogger(__name__)
+
+AGAIN_S = 5.0
+
+
+class Network:
+    """The network side of an engine; `start` it, `close` it."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._changed = asyncio.Event()
+        self._signalling: dict[DeviceId, Signalling] = {}
+        self._answering: dict[DeviceId, asyncio.Task[None]] = {}
+        self.lan: Lan
+        self.slots: PairingSlots
+        self._presence: LanPresence
+        self._listener: TlsListener
+        self._group: asyncio.TaskGroup
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def start(self, group: asyncio.TaskGroup) -> None:
+        """Listen, announce and look around."""
+        self._group = group
+        engine = self._engine
+        on_channel = authenticating(engine.identity, self._known_peers, self._accepted)
+        self._listener = await TlsListener.open(process_certificate(), on_channel)
+        self.lan = Lan()
+        await self.lan.start()
+        self.slots = PairingSlots(self.lan)
+        await self.slots.start()
+        self._presence = LanPresence(self.lan, engine.identity.device)
+        self._tasks = [
+            group.create_task(self._look_around()),
+            group.create_task(self._keep_announced()),
+        ]
+
+    async def close(self) -> None:
+        """Withdraw and stop."""
+        for task in [*self._tasks, *self._answering.values()]:
+            task.cancel()
+        await asyncio.gather(*self._tasks, *self._answering.values(), return_exceptions=True)
+        with suppress(OSError):
+            await self._presence.withdraw()
+        await self.slots.stop()
+        await self._listener.close()
+        await self.lan.close()
+
+    def peers_changed(self) -> None:
+        """The set of peers changed: announce to them, answer their envelopes."""
+        self._changed.set()
+
+    # ------------------------------------------------------------------ being found
+
+    def _known_peers(self) -> Sequence[KnownPeer]:
+        return self._engine.membership.known_peers()
+
+    async def _accepted(self, device: DeviceId, channel: Channel) -> None:
+        peer = self._engine.peers.get(device)
+        if peer is None:
+            await channel.close()
+            return
+        peer.accept(channel)
+
+    async def _keep_announced(self) -> None:
+        announced = False
+        while True:
+            await self._changed.wait()
+            self._changed.clear()
+            keys = {peer.device: peer.pair_key for peer in self._known_peers()}
+            try:
+                if announced:
+                    await self._presence.peers_changed(keys)
+                else:
+                    await self._presence.announce(self._listener.port, keys)
+                    announced = True
+            except OSError as error:
+                logger.warning("cannot announce on the network: %s", error)
+                asyncio.get_running_loop().call_later(AGAIN_S, self._changed.set)
+            self._answer_envelopes()
+
+    async def _look_around(self) -> None:
+        while True:
+            try:
+                async for sighting in self._presence.sightings():
+                    peer = self._engine.peers.get(sighting.device)
+                    if peer is not None:
+                        peer.seen(list(sighting.addresses))
+            except OSError as error:
+                logger.warning("cannot look around on the network: %s", error)
+            await asyncio.sleep(AGAIN_S)
+
+    # ------------------------------------------------------------------ dialling
+
+    async def dial(self, peer: Peer, tls_only: bool) -> Channel | None:
+        """Get an authenticated channel to a peer by the best way there is; None: none now."""
+        known = {p.device: p for p in self._known_peers()}.get(peer.device)
+        if known is None:
+            return None
+        signalling = None if tls_only else self._signalling_with(peer.device)
+        candidates = peer.candidates()
+        if not candidates and signalling is None:
+            return None
+        try:
+            return await dial_peer(self._engine.identity, known, candidates, signalling)
+        except (OSError, P2PSyncError) as error:
+            logger.debug("no channel to %s: %s", peer.device.short, error)
+            return None
+
+    def _signalling_with(self, device: DeviceId) -> Signalling | None:
+        return self._signalling.get(device)
+
+    def _answer_envelopes(self) -> None:
+        """Watch the mailbox of every peer for offers; stop for those who are none any more."""
+        rows = self._engine.membership.peers()
+        for device in list(self._answering):
+            if device not in rows:
+                self._answering.pop(device).cancel()
+                self._signalling.pop(device, None)
+        for known in self._known_peers():
+            if known.device in self._answering:
+                continue
+            signalling = Signalling(
+                self._engine.identity, known, rows[known.device].key, self.slots.mailbox()
+            )
+            self._signalling[known.device] = signalling
+            self._answering[known.device] = self._group.create_task(
+                self._answer_offers(known.device, signalling)
+            )
+
+    async def _answer_offers(self, device: DeviceId, signalling: Signalling) -> None:
+        while True:
+            try:
+                async for channel in signalling.answer_offers():
+                    await self._accepted(device, channel)
+            except (OSError, P2PSyncError) as error:
+                logger.debug("mailbox of %s: %s", device.short, error)
+            await asyncio.sleep(AGAIN_S)
