@@ -1,0 +1,286 @@
+"""Hints where to look, from the system's file events; never more than hints.
+
+watchfiles reports fast and cannot be relied on: it says nothing when the kernel's queue
+overflows, dies of a name that is not UTF-8, refuses to start over one unreadable directory,
+follows links out of the root, and misses what is made in a directory before that is watched.
+So: what comes through a link is traced back to where it really is, or dropped; a new
+directory is looked at with all below it, and once more when its watch must exist; very many
+changes at once, or a watcher that died, mean look everywhere. A folder that is never hinted
+at is still scanned at start and at a slow pace, so a lost hint costs time and nothing else.
+
+watchfiles runs in a thread of its own: setting up its watches takes a second per 100,000
+directories, and it has no other way to wait.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import logging
+import os
+import stat
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Final, NamedTuple
+
+from watchfiles import watch
+
+from p2psync.core.ignore import OWN_DIRECTORY
+from p2psync.fs.scan import RULES_NAME
+
+logger = logging.getLogger(__name__)
+
+DEBOUNCE_MS: Final = 50  # measured: 12 ms from a write to its event
+STEP_MS: Final = 10
+IDLE_MS: Final = 1_000
+SECOND_LOOK_S: Final = 1.0
+STORM_PATHS: Final = 4_096  # the kernel's queue holds 16,384 events, about three for a path
+STORM_QUIET_S: Final = 2.0
+HINTED_DIRECTORIES: Final = 10_000  # more in one hint is everything
+FIRST_RETRY_S: Final = 0.1
+LAST_RETRY_S: Final = 30.0
+LIVED_S: Final = 60.0  # a watcher that lived so long is restarted at once
+
+
+class Hint(NamedTuple):
+    """Where something may have changed.
+
+    paths: directories, relative to the root (b""), to be scanned one by one; a new one comes
+    with all below it. everything: scan the whole folder. rules: the ignore file was touched.
+    """
+
+    paths: frozenset[bytes] = frozenset()
+    everything: bool = False
+    rules: bool = False
+
+    def joined(self, other: Hint) -> Hint:
+        """Return what both say, bounded."""
+        paths = self.paths | other.paths
+        everything = self.everything or other.everything or len(paths) > HINTED_DIRECTORIES
+        return Hint(frozenset() if everything else paths, everything, self.rules or other.rules)
+
+
+class Watcher:
+    """Watches one root for as long as somebody reads its hints.
+
+    state: "watching", or "polling: " and why; then the whole folder is hinted at every 30 s.
+    """
+
+    def __init__(self, path: bytes) -> None:
+        self.state = "polling: not started"
+        self._path = path
+
+    async def hints(self, stop: asyncio.Event) -> AsyncIterator[Hint]:
+        """Yield hints until `stop` is set; the first, for everything, once the watch exists.
+
+        Hints that are not read at once are joined, so a slow reader costs no memory.
+        """
+        loop = asyncio.get_running_loop()
+        told = asyncio.Event()
+        waiting = Hint()
+        closed = threading.Event()
+
+        def take(hint: Hint) -> None:
+            nonlocal waiting
+            waiting = waiting.joined(hint)
+            told.set()
+
+        def tell(hint: Hint) -> None:
+            # RuntimeError: the loop was closed over our heads, and nobody reads any more.
+            with contextlib.suppress(RuntimeError):
+                loop.call_soon_threadsafe(take, hint)
+
+        thread = threading.Thread(
+            target=self._keep_watching,
+            args=(tell, lambda: closed.is_set() or stop.is_set()),
+            name="watch",
+            daemon=True,
+        )
+        thread.start()
+        try:
+            while not stop.is_set():
+                await told.wait()
+                told.clear()
+                hint, waiting = waiting, Hint()
+                if hint != Hint():
+                    yield hint
+        finally:
+            closed.set()
+            await asyncio.to_thread(thread.join)
+
+    def _keep_watching(self, tell: Callable[[Hint], None], over: Callable[[], bool]) -> None:
+        """Watch until over; whatever ends a watch, hint at everything and start another."""
+
+        def started() -> None:
+            self.state = "watching"
+            tell(Hint(everything=True))
+
+        one_by_one = False
+        retry_s = FIRST_RETRY_S
+        while not over():
+            began = time.monotonic()
+            try:
+                _Watch(self._path, tell, over, started).run(one_by_one)
+            except PermissionError as error:
+                self._died(error, tell)
+                one_by_one = True
+            except Exception as error:  # whatever the library raises, we only lose hints
+                self._died(error, tell)
+            if time.monotonic() - began > LIVED_S:
+                retry_s = FIRST_RETRY_S
+            until = time.monotonic() + retry_s
+            while not over() and time.monotonic() < until:
+                time.sleep(STEP_MS / 1_000)
+            retry_s = min(2 * retry_s, LAST_RETRY_S)
+        tell(Hint())  # wakes the reader, who sees that it is over
+
+    def _died(self, error: Exception, tell: Callable[[Hint], None]) -> None:
+        state = f"polling: {str(error)[:200]}"
+        if state != self.state:
+            logger.info("watching %r: %s", self._path, state)
+        self.state = state
+        tell(Hint(everything=True))
+
+
+class _Watch:
+    """One life of a watchfiles watcher, in its thread; ends with an exception or when over."""
+
+    def __init__(
+        self,
+        path: bytes,
+        tell: Callable[[Hint], None],
+        over: Callable[[], bool],
+        started: Callable[[], None],
+    ) -> None:
+        self._root = os.path.realpath(path)
+        self._identity = _identity(self._root)
+        self._tell = tell
+        self._over = over
+        self._started: Callable[[], None] | None = started
+        self._again: set[bytes] = set()  # new directories to be looked at once more
+        self._again_at = 0.0
+        self._storm_ends: float | None = None
+
+    def is_set(self) -> bool:
+        """Say whether to stop; watchfiles asks at every step, first when its watches are on."""
+        if self._started:
+            self._started()
+            self._started = None
+        return self._over()
+
+    def run(self, one_by_one: bool) -> None:
+        """Watch; with one_by_one each readable directory by itself, until there is a new one.
+
+        Raises:
+            Exception: of any kind, when the watch cannot be set up or does not work any more.
+        """
+        paths = _directories(self._root, self._root) if one_by_one else [self._root]
+        batches = watch(
+            *map(os.fsdecode, paths),
+            watch_filter=None,
+            debounce=DEBOUNCE_MS,
+            step=STEP_MS,
+            stop_event=self,
+            rust_timeout=IDLE_MS,
+            yield_on_timeout=True,
+            debug=False,
+            raise_interrupt=False,
+            recursive=not one_by_one,
+            ignore_permission_denied=False,
+        )
+        for changes in batches:
+            hint = self._hint({os.fsencode(path) for _, path in changes})
+            if hint != Hint():
+                self._tell(hint)
+            self._look_again(storm=len(changes) >= STORM_PATHS)
+            if one_by_one and self._again:
+                return
+
+    def _hint(self, changed: set[bytes]) -> Hint:
+        """Turn the paths of events into directories of the root to be looked at."""
+        if self._root in changed and _identity(self._root) != self._identity:
+            raise FileNotFoundError("the root is another directory now")
+        paths: set[bytes] = set()
+        rules = False
+        inside: dict[bytes, bytes | None] = {}
+        for path in changed - {self._root}:
+            parent, name = os.path.split(path)
+            if parent not in inside:
+                inside[parent] = self._inside(parent)
+            directory = inside[parent]
+            if directory is None:
+                continue
+            child = os.path.join(directory, name)
+            if child == OWN_DIRECTORY or child.startswith(OWN_DIRECTORY + b"/"):
+                continue
+            paths.add(directory)
+            rules = rules or child == RULES_NAME
+            if _is_directory(os.path.join(self._root, child)):
+                self._again_at = self._again_at or time.monotonic() + SECOND_LOOK_S
+                self._again.add(child)
+                paths.update(self._below(child))
+        return Hint(paths=frozenset(paths)).joined(Hint(rules=rules))
+
+    def _look_again(self, storm: bool) -> None:
+        """Hint a second time where a file may have been made before the watch was."""
+        now = time.monotonic()
+        if self._again and now >= self._again_at:
+            for directory in self._again:
+                self._tell(Hint(frozenset(self._below(directory))).joined(Hint()))
+            self._again = set()
+            self._again_at = 0.0
+        if storm:
+            self._storm_ends = now + STORM_QUIET_S
+        elif self._storm_ends is not None and now >= self._storm_ends:
+            self._storm_ends = None
+            self._tell(Hint(everything=True))
+
+    def _inside(self, directory: bytes) -> bytes | None:
+        """Return where a directory really is, relative to the root; None: elsewhere.
+
+        The kernel knows one watch per directory, so what happens in it may be reported under
+        the name of any link to it. Of one that is gone, the nearest that is left is returned.
+        """
+        real = os.path.realpath(directory)
+        while real != self._root and real != b"/" and not _is_directory(real):
+            real = os.path.dirname(real)
+        if real == self._root:
+            return b""
+        prefix = self._root + b"/"
+        return real.removeprefix(prefix) if real.startswith(prefix) else None
+
+    def _below(self, directory: bytes) -> Iterator[bytes]:
+        """Yield a directory and those below it, relative to the root, not endlessly many."""
+        start = os.path.join(self._root, directory)
+        listed = itertools.islice(_directories(self._root, start), HINTED_DIRECTORIES + 1)
+        return (path[len(self._root) + 1 :] for path in listed)
+
+
+def _identity(path: bytes) -> tuple[int, int]:
+    found = os.stat(path, follow_symlinks=False)
+    return found.st_dev, found.st_ino
+
+
+def _is_directory(path: bytes) -> bool:
+    try:
+        return stat.S_ISDIR(os.stat(path, follow_symlinks=False).st_mode)
+    except OSError:
+        return False
+
+
+def _directories(root: bytes, start: bytes) -> Iterator[bytes]:
+    """Yield a directory and all below it that can be listed; never ours, nor through links."""
+    pending = [start]
+    while pending:
+        directory = pending.pop()
+        if directory == os.path.join(root, OWN_DIRECTORY):
+            continue
+        try:
+            with os.scandir(directory) as entries:
+                below = [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]
+        except OSError:
+            continue
+        yield directory
+        pending += below
