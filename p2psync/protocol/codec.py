@@ -15,7 +15,17 @@ from p2psync.errors import LocalProtocolError, RemoteProtocolError
 from p2psync.protocol import limits
 from p2psync.protocol.messages import DATA_MESSAGES, MESSAGE_TYPES, Manifest, Message
 
-_encoder: Final = msgspec.msgpack.Encoder()
+
+def plain_bytes(value: object) -> bytes:
+    """Return a DeviceId's or FolderId's bytes: msgspec itself encodes no subclass of bytes."""
+    if isinstance(value, bytes):
+        return bytes(value)
+    raise NotImplementedError(f"{type(value).__name__} does not travel")
+
+
+encoder: Final = msgspec.msgpack.Encoder(enc_hook=plain_bytes)
+"""Encodes anything that travels, DeviceIds and FolderIds included."""
+
 _decoder: Final[msgspec.msgpack.Decoder[Message]] = msgspec.msgpack.Decoder(
     Union[MESSAGE_TYPES]  # noqa: UP007 - a union of a tuple cannot be written with |
 )
@@ -28,7 +38,7 @@ def encode(message: Message) -> bytes:
     Raises:
         LocalProtocolError: it is larger than a frame of its class may be.
     """
-    data = _encoder.encode(message)
+    data = encoder.encode(message)
     largest = limits.DATA_FRAME if isinstance(message, DATA_MESSAGES) else limits.CONTROL_FRAME
     if len(data) > largest:
         raise LocalProtocolError(f"{type(message).__name__} of {len(data)} bytes")

@@ -89,7 +89,7 @@ class MemberRow(msgspec.Struct, frozen=True, array_like=True):
     revoked: bool
     signature: Annotated[bytes, Meta(min_length=64, max_length=64)]
     inviter_serial: _Seq = 1
-    kept: Annotated[tuple[_Bytes16, ...], Meta(max_length=limits.MEMBERS)] = ()
+    kept: Annotated[tuple[_Bytes16, ...], Meta(max_length=limits.MEMBER_ROWS)] = ()
 
 
 class Members(Message, frozen=True, array_like=True, tag=10):
