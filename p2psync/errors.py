@@ -4,6 +4,7 @@
     ├── UserError              a sentence for the person, with the exit code it ends with
     ├── StoreError             the index or the agent's home cannot be trusted or written
     │   └── CorruptIndexError      it is damaged and was put aside: open again, and it is fresh
+    ├── RootTrouble            a folder's root cannot be used now: no disk, no marker
     ├── IntegrityError         bytes do not hash to what they were announced as
     ├── ChannelClosedError     the channel is gone; the conversation over it ends
     ├── PairingError           pairing failed; `reason` says which way
@@ -57,6 +58,19 @@ class CorruptIndexError(StoreError):
 
     Open it again: it is created afresh, and the replica is in safe mode (design 4.9).
     """
+
+
+class RootTrouble(P2PSyncError):  # noqa: N818 - a state of the folder, which status shows
+    """The root of a replica is missing, foreign or unreadable: nothing in it is a delete.
+
+    `reason` is one of "missing", "not a directory", "no marker", "foreign marker", "replaced",
+    "unreadable", "unwritable"; `message` a sentence for a person.
+    """
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.message = message
 
 
 class IntegrityError(P2PSyncError):

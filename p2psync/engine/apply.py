@@ -31,8 +31,9 @@ from p2psync.core.plan import (
 )
 from p2psync.core.problem import Problem
 from p2psync.engine.exchange import DraftMaker
+from p2psync.fs.partial import Partial
 from p2psync.fs.root import Root
-from p2psync.fs.staging import Partial, Prepared
+from p2psync.fs.staging import Prepared
 from p2psync.store.index import Index
 
 logger = logging.getLogger(__name__)

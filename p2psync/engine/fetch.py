@@ -22,7 +22,7 @@ from p2psync.core.problem import Problem
 from p2psync.engine.apply import Applied
 from p2psync.engine.link import Link
 from p2psync.errors import ChannelClosedError, IntegrityError, RemoteProtocolError
-from p2psync.fs.staging import Partial
+from p2psync.fs.partial import Partial
 from p2psync.protocol import limits
 
 if TYPE_CHECKING:

@@ -1,0 +1,368 @@
+"""A replica's root, opened: everything the engine may do to a folder on this disk.
+
+    create, open, check     the marker and whether this is still the same root (faults J01-J07)
+    prepare_…, partial      complete new contents in `.p2psync/staging`   (`fs.staging`)
+    put, move, remove, …    show them, looking at what is displaced       (`fs.place`)
+    sync, sync_…            make it durable, many at once
+    recover, prune_history  after a crash; after a while
+
+Synchronous; any number of threads may use one root as long as no two act on one path. A place
+that cannot be made as wanted is a value; OSError comes only out of looks and syncs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import stat
+from collections.abc import Callable, Iterable
+from typing import NamedTuple, Self
+
+from p2psync.errors import RootTrouble as RootTrouble
+from p2psync.fs import marker, syscalls
+from p2psync.fs.ground import Surprised as Surprised
+from p2psync.fs.ground import look_at
+from p2psync.fs.ground import problem_of as problem_of
+from p2psync.fs.history import History, remove_tree
+from p2psync.fs.marker import RootIdentity as RootIdentity
+from p2psync.fs.partial import Partial
+from p2psync.fs.place import Done as Done
+from p2psync.fs.place import Placing
+from p2psync.fs.staging import NEW, OLD, PART, RECORD, Prepared, number_of
+from p2psync.fs.traits import probe
+
+_STAGING = b"staging"
+_HISTORY = b"history"
+
+
+class Recovered(NamedTuple):
+    """Something of a person's that a crash had left in staging, and where it is now.
+
+    path: it is back at this path of the folder. history: it is kept under this name there.
+    """
+
+    path: bytes | None
+    history: bytes | None
+
+
+class Root(Placing):
+    """The opened root of one replica; made by `create` or `open`, to be closed."""
+
+    identity: RootIdentity
+
+    def __init__(self, path: bytes, fd: int, control: int) -> None:
+        """Take over both descriptors; raises OSError."""
+        staging = _directory(control, _STAGING)
+        history = _directory(control, _HISTORY)
+        super().__init__(path, fd, staging, History(history, None))
+        self._control = control
+        for name in (_STAGING, _HISTORY, marker.NAME):
+            self.own(control, name)
+        self.own(fd, marker.CONTROL)
+        self.history = History(history, self.owner)
+        self.traits = probe(staging)
+        self.identity = marker.identify(fd, marker.read(control) or b"")
+
+    @classmethod
+    def create(cls, path: bytes, replica: bytes, folder: bytes) -> Self:
+        """Make a directory the root of a replica and open it; one that is so already will do.
+
+        Raises:
+            RootTrouble: it cannot be written, or is the root of another replica.
+        """
+        fd = _open_root(path)
+        try:
+            with contextlib.suppress(FileExistsError):
+                syscalls.make_directory(fd, marker.CONTROL, 0o700)
+            control = syscalls.open_beneath(fd, marker.CONTROL, os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                if marker.read(control) is None:
+                    marker.write(control, marker.text_of(replica, folder))
+                    syscalls.fsync(fd)
+            finally:
+                os.close(control)
+        except OSError as error:
+            raise RootTrouble(
+                "unwritable",
+                f"{_shown(path)} cannot be made a folder of p2psync: {_why(error)}",
+            ) from error
+        finally:
+            os.close(fd)
+        return cls.open(path, replica, folder)
+
+    @classmethod
+    def open(cls, path: bytes, replica: bytes, folder: bytes) -> Self:
+        """Open the root of a replica; a marker that is missing is never made again.
+
+        Raises:
+            RootTrouble: there is no such root; the text says why.
+        """
+        fd = _open_root(path)
+        control = -1
+        try:
+            control = _open_control(path, fd)
+            _check_marker(path, marker.read(control), replica, folder)
+            return cls(path, fd, control)
+        except OSError as error:
+            _close(control, fd)
+            raise _unreadable(path, error) from error
+        except RootTrouble:
+            _close(control, fd)
+            raise
+
+    def check(self) -> None:
+        """Look whether this is still the same root, reached by the same path.
+
+        Raises:
+            RootTrouble: it is not, or nobody can say; nothing missing in it is a delete.
+        """
+        fd = _open_root(self.path)
+        try:
+            control = _open_control(self.path, fd)
+            try:
+                found = marker.identify(fd, marker.read(control) or b"")
+                missing = os.fstat(self.staging).st_nlink == 0
+            finally:
+                os.close(control)
+        except OSError as error:
+            raise _unreadable(self.path, error) from error
+        finally:
+            os.close(fd)
+        if found.marker == b"":
+            raise _no_marker(self.path)
+        if found != self.identity or missing:
+            raise RootTrouble(
+                "replaced",
+                f"{_shown(self.path)} is not the directory it was when it was opened",
+            )
+
+    def close(self) -> None:
+        """Close it; nothing may be asked of it afterwards."""
+        _close(self.history.fd, self.staging, self._control, self.fd)
+
+    def retire(self) -> None:
+        """Take the marker away: this is no longer a root, the history stays. Raises OSError."""
+        with contextlib.suppress(FileNotFoundError):
+            syscalls.unlink(self._control, marker.NAME)
+        syscalls.fsync(self._control)
+
+    def purge(self) -> None:
+        """Remove `.p2psync` with the history and all; close it afterwards. Raises OSError."""
+        self.retire()
+        remove_tree(self.fd, marker.CONTROL)
+
+    # ------------------------------------------------------------------ large files
+
+    def partial(self, content: bytes, size: int) -> Partial:
+        """Open a large file that is to be assembled, with what an earlier start left of it.
+
+        Raises:
+            OSError: it cannot be read, or is open already.
+        """
+        return Partial(self, content, size)
+
+    def partials(self) -> list[bytes]:
+        """Return the contents of which something has been assembled. Raises OSError."""
+        return [
+            bytes.fromhex(name.removesuffix(PART).decode())
+            for name in self._staged()
+            if name.endswith(PART)
+        ]
+
+    # ------------------------------------------------------------------ durability
+
+    def sync(self) -> None:
+        """Make everything done so far durable, in one go (group commit).
+
+        Raises:
+            OSError: it may not be. Whatever was staged before is worthless, for the kernel
+                reports an error once and then calls the lost bytes written (fault I13): it is
+                not put in place any more, and partials are removed.
+        """
+        try:
+            syscalls.sync_filesystem(self.fd)
+        except OSError:
+            self._spoil()
+            raise
+        self.history.unsynced.clear()
+
+    def sync_file(self, prepared: Prepared) -> None:
+        """Make one thing that was prepared durable: the fast path for a single small file.
+
+        Raises:
+            OSError: it may not be; as `sync`.
+        """
+        flags = os.O_RDONLY if stat.S_ISREG(prepared.signature.mode) else os.O_PATH
+        if flags == os.O_PATH:  # a link or directory is its name
+            return self._syncing(self.sync_staging)
+        file = syscalls.open_beneath(self.staging, prepared.name, flags)
+        try:
+            return self._syncing(functools.partial(syscalls.fsync, file))
+        finally:
+            os.close(file)
+
+    def sync_directories(self, directories: Iterable[bytes]) -> None:
+        """Make what was done to names in these directories durable, and in the history.
+
+        A directory that is gone is left out.
+
+        Raises:
+            OSError: it may not be; as `sync`.
+        """
+        for path in sorted(set(directories)):
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+                fd = self.open_directory(path)
+                try:
+                    self._syncing(functools.partial(syscalls.fsync, fd))
+                finally:
+                    os.close(fd)
+        self._syncing(self.history.sync)
+        self._syncing(self.sync_staging)
+
+    def _syncing(self, act: Callable[[], None]) -> None:
+        try:
+            act()
+        except OSError:
+            self._spoil()
+            raise
+
+    def _spoil(self) -> None:
+        self.epoch += 1
+        for name in self._staged():
+            if name.endswith(PART):
+                with contextlib.suppress(OSError):
+                    syscalls.unlink(self.staging, name)
+
+    # ------------------------------------------------------------------ after a crash, a while
+
+    def recover(self) -> list[Recovered]:
+        """Tidy up what a crash left in staging; call it before anything else is done.
+
+        What may be a person's goes back where it belongs if nothing is there and that is
+        known, else into the history. What was ours is removed; partials stay. It may itself
+        be interrupted anywhere and be called again (fault L06).
+
+        Raises:
+            OSError: the disk is in trouble; nothing is lost.
+        """
+        names = self._staged()
+        recovered = [self._recover_old(name) for name in names if name.startswith(OLD)]
+        for name in names:
+            if name.startswith(RECORD):
+                syscalls.unlink(self.staging, name)
+            elif name.startswith(NEW):
+                self._remove_new(name)
+        return [one for one in recovered if one is not None]
+
+    def prune_history(self, older_than_ns: int) -> list[bytes]:
+        """Remove what was displaced before a moment, by whole days; see `History.prune`."""
+        return self.history.prune(older_than_ns)
+
+    def _recover_old(self, name: bytes) -> Recovered | None:
+        path = self._recorded(name)
+        if path is not None and self._bring_back(name, path):
+            return Recovered(path, None)
+        with contextlib.suppress(OSError):  # an empty directory is nobody's content
+            syscalls.remove_directory(self.staging, name)
+            return None
+        known = path or name.removeprefix(OLD).partition(b"-")[2] or b"recovered"
+        kept = self._into_history(name, known)
+        return None if kept is None else Recovered(None, kept)
+
+    def _recorded(self, name: bytes) -> bytes | None:
+        """Return where an object belongs, if its record is about this very object."""
+        try:
+            file = syscalls.open_beneath(self.staging, RECORD + number_of(name), os.O_RDONLY)
+        except FileNotFoundError:
+            return None
+        try:
+            inode, _, path = os.read(file, 1 << 20).partition(b" ")
+        finally:
+            os.close(file)
+        found = look_at(self.staging, name)
+        return path if found and path and inode == b"%d" % found.inode else None
+
+    def _bring_back(self, name: bytes, path: bytes) -> bool:
+        try:
+            with self.at(path) as at:
+                self.rename_new(self.staging, name, at.fd, at.name)
+        except OSError:
+            return False
+        return True
+
+    def _remove_new(self, name: bytes) -> None:
+        found = look_at(self.staging, name)
+        if found is None:
+            return
+        if stat.S_ISDIR(found.mode):
+            syscalls.remove_directory(self.staging, name)
+        else:
+            syscalls.unlink(self.staging, name)
+
+    def _staged(self) -> list[bytes]:
+        return sorted(map(os.fsencode, os.listdir(self.staging)))
+
+
+def _open_root(path: bytes) -> int:
+    # the root itself may be reached through links: a person named it (fault H14)
+    try:
+        return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except FileNotFoundError as error:
+        raise RootTrouble("missing", f"{_shown(path)} is not there") from error
+    except NotADirectoryError as error:
+        raise RootTrouble("not a directory", f"{_shown(path)} is not a directory") from error
+    except OSError as error:
+        raise _unreadable(path, error) from error
+
+
+def _open_control(path: bytes, fd: int) -> int:
+    try:
+        return syscalls.open_beneath(fd, marker.CONTROL, os.O_RDONLY | os.O_DIRECTORY)
+    except FileNotFoundError as error:
+        raise _no_marker(path) from error
+
+
+def _check_marker(path: bytes, found: bytes | None, replica: bytes, folder: bytes) -> None:
+    if found is None:
+        raise _no_marker(path)
+    if not marker.belongs(found, replica, folder):
+        raise RootTrouble(
+            "foreign marker",
+            f"{_shown(path)} is a copy of another folder of p2psync, or somebody else on this "
+            f"machine shares it; if not, remove the file .p2psync/marker in it",
+        )
+
+
+def _no_marker(path: bytes) -> RootTrouble:
+    return RootTrouble(
+        "no marker",
+        f"{_shown(path)} has lost its marker; perhaps the disk that held it is not mounted. "
+        f"Nothing is synced or deleted until it is back",
+    )
+
+
+def _unreadable(path: bytes, error: OSError) -> RootTrouble:
+    return RootTrouble("unreadable", f"{_shown(path)} cannot be read: {_why(error)}")
+
+
+def _shown(path: bytes) -> str:
+    """Return a path as a person may be shown it: no control characters."""
+    text = path.decode(errors="backslashreplace")
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def _why(error: OSError) -> str:
+    return (error.strerror or str(error)).lower()
+
+
+def _directory(control: int, name: bytes) -> int:
+    with contextlib.suppress(FileExistsError):
+        syscalls.make_directory(control, name, 0o700)
+    return syscalls.open_beneath(control, name, os.O_RDONLY | os.O_DIRECTORY)
+
+
+def _close(*descriptors: int) -> None:
+    for descriptor in descriptors:
+        if descriptor >= 0:
+            os.close(descriptor)
