@@ -162,6 +162,10 @@ class Draft(Target):
         """
         self.set_row(path, None)
 
+    def touch(self, path: bytes) -> None:
+        """Look anew whether the path is needed: what is ignored has changed."""
+        self._affected.add(path)
+
     # ------------------------------------------------------------------------ old things
 
     def collect(self, members_known: Sequence[Vector], paths: Iterable[bytes]) -> None:

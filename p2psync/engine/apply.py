@@ -10,13 +10,14 @@ isolation (a failed step fails what builds on it, nothing else).
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from p2psync.core import paths
 from p2psync.core.draft import Draft
 from p2psync.core.entry import Kind
-from p2psync.core.index import Place, Row, Want
+from p2psync.core.index import Place, Row, Signature, Want
 from p2psync.core.plan import (
     Create,
     MakeDirectory,
@@ -29,14 +30,21 @@ from p2psync.core.plan import (
     Step,
     plan,
 )
-from p2psync.core.problem import Problem
+from p2psync.core.problem import Problem, Reason
 from p2psync.engine.exchange import DraftMaker
+from p2psync.errors import IntegrityError
+from p2psync.fs.ground import Surprised
 from p2psync.fs.partial import Partial
+from p2psync.fs.place import Done, Outcome
 from p2psync.fs.root import Root
 from p2psync.fs.staging import Prepared
 from p2psync.store.index import Index
 
 logger = logging.getLogger(__name__)
+
+FEW_DIRECTORIES = 4
+
+Chunk = tuple[int, int, bytes]  # offset, size, BLAKE3-256
 
 
 @dataclass
@@ -44,13 +52,12 @@ class Applied:
     """What one batch did.
 
     done: paths that show now what the view wants. rescan: paths whose disk was not as the
-    index believed. absent: contents wanted that are nowhere on this device.
+    index believed.
     """
 
     done: list[bytes] = field(default_factory=list)
     rescan: list[bytes] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
-    absent: dict[bytes, int] = field(default_factory=dict)
 
 
 class Applier:
@@ -76,10 +83,38 @@ class Applier:
             large: large contents assembled in staging, by content, each for one path.
         """
         batch = _Batch(self._index, self._root, self._draft(), data, large)
-        batch.choose(wants)
-        batch.prepare()
-        batch.carry_out()
-        return batch.commit()
+        try:
+            batch.choose(wants)
+            batch.prepare()
+            batch.carry_out()
+            return batch.commit()
+        finally:
+            batch.discard()
+
+    def at_hand(self, content: bytes) -> bool:
+        """Say whether a content stands somewhere on this disk, at a path or in history."""
+        return bool(
+            self._index.rows_with_content(content, 1)
+            or self._index.history_with_content(content)
+        )
+
+    def reuse_chunks(self, partial: Partial, missing: list[Chunk]) -> list[Chunk]:
+        """Copy into a partial file the chunks that files here hold; return what is left."""
+        known = self._index.chunk_sources([chunk[2] for chunk in missing])
+        takes: dict[bytes, list[tuple[int, Chunk]]] = {}
+        for chunk in missing:
+            for content, offset, size in known.get(chunk[2], ())[:1]:
+                if size == chunk[1]:
+                    takes.setdefault(content, []).append((offset, chunk))
+        taken: set[int] = set()
+        for content, chunks in takes.items():
+            rows = self._index.rows_with_content(content, 1)
+            if rows:
+                taken |= partial.take_from(rows[0][0], chunks)
+            else:
+                for name in self._index.history_with_content(content)[:1]:
+                    taken |= partial.take_from(name, chunks, history=True)
+        return [chunk for chunk in missing if chunk[0] not in taken]
 
 
 class _Batch:
@@ -100,27 +135,20 @@ class _Batch:
         self._large = large
         self._local: dict[bytes, tuple[bytes, Row] | bytes | None] = {}
         self._steps: list[Step] = []
-        self._prepared: dict[bytes, Prepared] = {}
-        self._aside: dict[bytes, bytes] = {}
+        self._prepared: dict[bytes, Prepared] = {}  # by path
         self._failed: set[bytes] = set()
-        self._history: list[tuple[bytes, bytes, Place, str]] = []
-        self._touched: set[bytes] = set()
-        self.result = Applied()
+        self._shown: dict[bytes, tuple[Place | None, Signature | None]] = {}
+        self._displaced: list[tuple[bytes, bytes, Place]] = []
+        self._result = Applied()
 
     # ------------------------------------------------------------------ choose
 
     def choose(self, wants: Iterable[bytes]) -> None:
-        """Look up what the view wants at these paths and above them now; plan the steps."""
+        """Plan the steps for these paths and the directories above them."""
         chosen = dict.fromkeys(wants)
         for path in list(chosen):
             chosen.update(dict.fromkeys(paths.ancestors(path)))
-        self._draft.load(chosen)
-        current: dict[bytes, Want] = {}
-        for path in chosen:
-            place, row = self._draft.want(path), self._draft.row(path)
-            if place != (row.place if row else None):
-                current[path] = Want(place)
-        self._steps = plan(current, self._draft, self._at_hand)
+        self._steps = plan(chosen, self._draft, self._at_hand)
 
     def _at_hand(self, content: bytes) -> bool:
         if content in self._data or content in self._large:
@@ -132,55 +160,55 @@ class _Batch:
     def _find(self, content: bytes) -> tuple[bytes, Row] | bytes | None:
         """Where a content stands on this disk: a path with its row, or a name in history."""
         for path, row in self._index.rows_with_content(content):
-            if row.signature and self._looks_like(path, row):
+            if self._looks_like(path, row):
                 return path, row
         return next(iter(self._index.history_with_content(content)), None)
 
     def _looks_like(self, path: bytes, row: Row) -> bool:
         try:
-            return self._root.look(path) == row.signature
+            seen = self._root.look(path)
         except OSError:
             return False
+        return seen is not None and (row.signature is None or seen == row.signature)
 
     # ------------------------------------------------------------------ prepare
 
     def prepare(self) -> None:
         """Assemble in staging what the steps will put in place; make it durable."""
         for step in self._steps:
-            if isinstance(step, PutAside):
-                self._keep(step.path, self._root.prepare_aside(step.path, step.row))
-                self._aside[step.row.place.content] = step.path
-        for step in self._steps:
-            if isinstance(step, Create | Replace) and not self._comes_from_aside(step):
-                self._keep(step.path, self._prepare(step.place))
+            if isinstance(step, Create | Replace):
+                self._prepare_step(step)
         if len(self._prepared) == 1:
             self._root.sync_file(next(iter(self._prepared.values())))
         elif self._prepared:
             self._root.sync()
 
-    def _comes_from_aside(self, step: Create | Replace) -> bool:
-        return step.place.kind is Kind.FILE and step.place.content in self._aside
-
-    def _keep(self, path: bytes, prepared: Prepared | Problem) -> None:
+    def _prepare_step(self, step: Create | Replace) -> None:
+        try:
+            prepared = self._prepare(step.place)
+        except IntegrityError as error:
+            prepared = Problem(step.path, Reason.IO_ERROR, str(error))
         if isinstance(prepared, Problem):
-            self._fail(path, prepared._replace(path=path))
+            self._fail(prepared._replace(path=step.path))
         else:
-            self._prepared[path] = prepared
+            self._prepared[step.path] = prepared
 
     def _prepare(self, place: Place) -> Prepared | Problem:
         if place.kind is Kind.DIRECTORY:
             return self._root.prepare_directory(place)
         if place.kind is Kind.LINK:
             return self._root.prepare_link(place)
-        if place.content in self._data:
-            return self._root.prepare_bytes(place.content, self._data[place.content], place)
-        if place.content in self._large:
-            return self._large[place.content].finish(place)
-        source = self._local[place.content]
+        content = place.content
+        if content in self._data:
+            return self._root.prepare_bytes(content, self._data[content], place)
+        if content in self._large:
+            return self._large[content].finish(place)
+        if not self._at_hand(content):
+            return Problem(place.home, Reason.CHANGING, "its source here has changed")
+        source = self._local[content]
         if isinstance(source, tuple):
             return self._root.prepare_copy(source[0], place, source[1])
-        if source is None:
-            raise AssertionError("the plan uses only contents at hand")
+        assert source is not None  # it is at hand
         return self._root.prepare_history(source, place)
 
     # ------------------------------------------------------------------ carry out
@@ -188,46 +216,79 @@ class _Batch:
     def carry_out(self) -> None:
         """Take the steps in order; leave out what builds on a failed one."""
         for step in self._steps:
-            if not self._builds_on_failure(step):
+            if step.path in self._failed or step.after & self._failed:
+                self._failed.add(step.path)
+                if isinstance(step, Move):
+                    self._failed.add(step.source)
+            else:
                 self._take(step)
-        for prepared in self._prepared.values():
-            self._root.discard(prepared)
-
-    def _builds_on_failure(self, step: Step) -> bool:
-        if not self._failed:
-            return False
-        touched = {step.path}
-        place = getattr(step, "place", None)
-        row = getattr(step, "row", None)
-        for shown in (place, row.place if row else None):
-            if shown is not None:
-                touched.add(shown.home)
-        if isinstance(step, Move):
-            touched.add(step.source)
-        above = {above for path in touched for above in paths.ancestors(path)}
-        if (touched | above) & self._failed:
-            self._failed.add(step.path)
-            return True
-        return False
 
     def _take(self, step: Step) -> None:
         root = self._root
         match step:
-            case PutAside():
-                return
             case MakeDirectory(path, place):
-                outcome = root.make_directory(path)
+                self._settle(step, place, root.make_directory(path))
             case Create(path, place):
-                outcome = root.put(self._taken(path, place), path, None)
+                self._settle(step, place, root.put(self._prepared[path], path, None))
             case Replace(path, place, row):
-                outcome = root.put(self._taken(path, place), path, row)
+                self._settle(step, place, root.put(self._prepared[path], path, row))
             case Move(source, path, place, row):
-                target = self._draft.row(path)
-                outcome = root.move(source, path, row, place, target)
+                self._settle(step, place, root.move(source, path, row, place))
             case Remove(path, row):
-                place, outcome = None, root.remove(path, row)
+                self._settle(step, None, root.remove(path, row))
             case RemoveDirectory(path, row):
-                place, outcome = None, root.remove_directory(path, row)
+                self._settle(step, None, root.remove_directory(path, row))
             case SetMetadata(path, place, row):
-                outcome = root.set_metadata(path, place, row)
-        self._settle(step, place, outcome)
+                self._settle(step, place, root.set_metadata(path, place, row))
+            case PutAside():
+                pass  # everything was copied to staging before the first step
+
+    def _settle(self, step: Step, place: Place | None, outcome: Outcome) -> None:
+        """Note what a step came to."""
+        match outcome:
+            case Done(signature, history):
+                self._shown[step.path] = (place, signature)
+                self._prepared.pop(step.path, None)
+                if isinstance(step, Move):
+                    self._shown[step.source] = (None, None)
+                row = getattr(step, "row", None)
+                if history is not None and row is not None:
+                    self._displaced.append((history, step.path, row.place))
+            case Surprised(path):
+                self._failed.add(step.path)
+                self._result.rescan += [path, step.path]
+            case Problem():
+                self._fail(outcome._replace(path=step.path))
+
+    def _fail(self, problem: Problem) -> None:
+        self._failed.add(problem.path)
+        self._result.problems.append(problem)
+
+    # ------------------------------------------------------------------ commit
+
+    def commit(self) -> Applied:
+        """Make names durable, then the rows; return what was done."""
+        if not self._shown:
+            return self._result
+        directories = {paths.parent(path) for path in self._shown}
+        if len(directories) <= FEW_DIRECTORIES:
+            self._root.sync_directories(directories)
+        else:
+            self._root.sync()
+        for path, (place, signature) in self._shown.items():
+            self._draft.applied(path, place, signature)
+        now_ns = time.time_ns()
+        with self._index.transaction():
+            self._index.write(self._draft.finish())
+            for name, path, place in self._displaced:
+                if place.kind is Kind.FILE:
+                    self._index.add_history(
+                        name, path, place.content, place.size, now_ns, "displaced"
+                    )
+        self._result.done = list(self._shown)
+        return self._result
+
+    def discard(self) -> None:
+        """Remove what was prepared and not used."""
+        for prepared in self._prepared.values():
+            self._root.discard(prepared)

@@ -15,6 +15,7 @@ and, where the digests meant nothing to it, receives `Knowledge`; then pages and
 from __future__ import annotations
 
 import logging
+import secrets
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
@@ -149,11 +150,10 @@ class Exchange:
 
     def _watch_author(self, known: Vector) -> None:
         """A peer that knows more of our author than we made: our state was rolled back."""
-        facts = self._index.facts()
-        if facts.author and known.get(facts.author, 0) > facts.seq:
+        draft = self._draft()
+        if draft.overclaims(known):
             logger.warning("a peer knows changes of ours that we do not: starting a new author")
-            draft = self._draft()
-            draft.new_author()
+            draft.new_author(secrets.randbits(63) | 1)
             self._index.write(draft.finish())
 
     # ------------------------------------------------------------------ sending
