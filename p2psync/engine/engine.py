@@ -12,7 +12,7 @@ import logging
 import os
 import secrets
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -299,7 +299,7 @@ class Engine:
 
     # ------------------------------------------------------------------ share, accept, wait
 
-    async def share(self, path: bytes, name: str | None) -> AsyncIterator[Event]:
+    async def share(self, path: bytes, name: str | None) -> AsyncGenerator[Event, None]:
         """Put up a code for a folder, and follow the device that joins until both are equal.
 
         Closing the stream withdraws a code that was not used.
@@ -337,7 +337,7 @@ class Engine:
         directory: bytes,
         timeout_s: float,
         confirm: Callable[[Offer], Awaitable[bool]],
-    ) -> AsyncIterator[Event]:
+    ) -> AsyncGenerator[Event, None]:
         """Join the folder a code stands for, and follow it until it is here.
 
         Args:
@@ -363,7 +363,7 @@ class Engine:
         async for event in self._follow(*joined):
             yield event
 
-    async def _follow(self, replica: Replica, peer: bytes) -> AsyncIterator[Event]:
+    async def _follow(self, replica: Replica, peer: bytes) -> AsyncGenerator[Event, None]:
         """Tell how a replica and one peer become equal; ends with `Finished`."""
         last: Event | None = None
         blocked_since: float | None = None
@@ -405,7 +405,9 @@ class Engine:
             max(0, total_files - files), total_files, max(0, total_bytes - size), total_bytes
         )
 
-    async def wait(self, path: bytes | None, timeout_s: float | None) -> AsyncIterator[Event]:
+    async def wait(
+        self, path: bytes | None, timeout_s: float | None
+    ) -> AsyncGenerator[Event, None]:
         """Wait until everything here and on every connected member is equal.
 
         Raises:
@@ -443,7 +445,7 @@ class Engine:
             raise UserError(f"{shown} is not in a shared folder. `p2psync status` lists them.")
         return replica
 
-    async def _wait_for(self, replica: Replica) -> AsyncIterator[Event]:
+    async def _wait_for(self, replica: Replica) -> AsyncGenerator[Event, None]:
         await replica.opened()
         last: Event | None = None
         await replica.scan_now()
@@ -530,7 +532,10 @@ class Engine:
     def _remove_traces(self, replica: Replica, purge: bool) -> None:
         replica.remove_index()
         if purge:
-            Root.purge(replica.record.root, replica.record.replica, replica.folder)
+            record = replica.record
+            root = Root.open(record.root, record.replica, bytes(record.folder))
+            root.purge()
+            root.close()
 
     async def forget(self, device: str, path: bytes | None) -> DeviceId:
         """Revoke a device in all folders, or in one; it is cut off at once.

@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING
 from p2psync.core.entry import Kind
 from p2psync.core.index import Want
 from p2psync.core.observed import Manifest
-from p2psync.core.problem import Problem
 from p2psync.engine.apply import Applied
 from p2psync.engine.link import Link
 from p2psync.errors import ChannelClosedError, IntegrityError, RemoteProtocolError
@@ -229,7 +228,7 @@ class Fetcher:
             logger.debug("a peer left while it was giving chunks")
         except OSError as error:
             path = next(iter(wants))
-            self.took(Applied(problems=[Problem(path, *self._replica.reason_of(error))]))
+            self.took(Applied(problems=[problem_of(path, error)]))
         finally:
             self._in_flight.discard(content)
             self.received.pop(content, None)

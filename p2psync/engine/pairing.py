@@ -12,9 +12,9 @@ import logging
 import os
 import secrets
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AsyncExitStack, suppress
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from p2psync.core import paths
 from p2psync.core.ids import DeviceId, FolderId
@@ -211,7 +211,7 @@ class Pairing:
 
     # ------------------------------------------------------------------ sharing
 
-    async def offer(self, replica: Replica) -> AsyncIterator[events.Event | bytes]:
+    async def offer(self, replica: Replica) -> AsyncGenerator[events.Event | bytes, None]:
         """Put up codes until a device has joined; the last thing yielded is its peer key.
 
         Raises:
@@ -241,8 +241,8 @@ class Pairing:
             ExitCode.REFUSED,
         )
 
-    async def _outcome(self, offering: Offering) -> AsyncIterator[events.Event | bytes]:
-        waiting = {offering.joined, offering.burned}
+    async def _outcome(self, offering: Offering) -> AsyncGenerator[events.Event | bytes, None]:
+        waiting: set[asyncio.Future[Any]] = {offering.joined, offering.burned}
         left = offering.deadline - asyncio.get_running_loop().time()
         await asyncio.wait(waiting, timeout=left, return_when=asyncio.FIRST_COMPLETED)
         if offering.joined.done():
@@ -285,7 +285,7 @@ class Pairing:
         directory: bytes,
         timeout_s: float,
         confirm: Callable[[events.Offer], Awaitable[bool]],
-    ) -> AsyncIterator[events.Event | tuple[Replica, bytes]]:
+    ) -> AsyncGenerator[events.Event | tuple[Replica, bytes], None]:
         """Join with a code; the last thing yielded is the replica and the peer's key.
 
         Raises:
@@ -327,7 +327,7 @@ class Pairing:
         path: bytes | None,
         directory: bytes,
         confirm: Callable[[events.Offer], Awaitable[bool]],
-    ) -> AsyncIterator[events.Event | tuple[Replica, bytes]]:
+    ) -> AsyncGenerator[events.Event | tuple[Replica, bytes], None]:
         """The code was put up by this very agent: join two folders of this device."""
         engine, record = self._engine, offering.replica.record
         device = engine.identity.device

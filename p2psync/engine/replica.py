@@ -28,7 +28,7 @@ from p2psync.core.draft import Draft
 from p2psync.core.ids import FolderId
 from p2psync.core.ignore import NOTHING, Rules
 from p2psync.core.index import Want
-from p2psync.core.problem import Problem, Reason
+from p2psync.core.problem import Problem
 from p2psync.engine.apply import Applied, Applier
 from p2psync.engine.conversation import Conversation
 from p2psync.engine.events import FolderStatus, State
@@ -40,7 +40,9 @@ from p2psync.engine.scanning import Found, Scanner, forget_rows, told_something
 from p2psync.engine.signal import Bell
 from p2psync.engine.worker import Worker
 from p2psync.errors import ChannelClosedError, RemoteProtocolError
-from p2psync.fs.root import Root, RootTrouble
+from p2psync.fs.marker import RootTrouble
+from p2psync.fs.partial import Partial
+from p2psync.fs.root import Root
 from p2psync.fs.scan import load_rules
 from p2psync.fs.watch import Watcher
 from p2psync.protocol import limits
@@ -216,7 +218,7 @@ class Replica:
         """Read the ignore rules; raise RootTrouble when they cannot be read."""
         rules = load_rules(self.root)
         if isinstance(rules, Problem):
-            raise RootTrouble(f".p2psyncignore {rules.reason}: {rules.detail}")
+            raise RootTrouble("ignore rules", f".p2psyncignore {rules.reason}: {rules.detail}")
         changed = self.index.get("rules") not in (None, rules.digest)
         self.rules = rules
         if changed or self.index.get("rules") is None:
@@ -235,6 +237,11 @@ class Replica:
                 draft.touch(path)
             self.index.write(draft.finish())
             after = batch[-1]
+
+    def remove_index(self) -> None:
+        """Remove the index of a replica that has ended; nothing of the folder is touched."""
+        for suffix in ("", "-wal", "-shm"):
+            Path(f"{self._database}{suffix}").unlink(missing_ok=True)
 
     # ------------------------------------------------------------------ holding
 
@@ -262,10 +269,6 @@ class Replica:
         """Return what is lacking here, files and bytes; in the worker thread."""
         return self.index.needed_totals()
 
-    def reason_of(self, error: OSError) -> tuple[Reason, str]:
-        """Return the reason and detail that stand for an operating system's error."""
-        return Reason.IO_ERROR, str(error)
-
     def _wake_links(self) -> None:
         for link in self.links:
             link.wake.set()
@@ -280,7 +283,10 @@ class Replica:
     # ------------------------------------------------------------------ applying
 
     async def apply(
-        self, wants: Mapping[bytes, Want], data: Mapping[bytes, bytes], large: Mapping
+        self,
+        wants: Mapping[bytes, Want],
+        data: Mapping[bytes, bytes],
+        large: Mapping[bytes, Partial],
     ) -> Applied:
         """Apply one batch in the worker thread."""
         try:
@@ -462,8 +468,8 @@ class Replica:
                 await link.conversation.send(answer)
                 link.wake.set()
             case Recognised():
-                for answer in exchange.take_recognised(message):
-                    await link.conversation.send(answer)
+                for vectors in exchange.take_recognised(message):
+                    await link.conversation.send(vectors)
                 link.wake.set()
             case Knowledge():
                 await self.worker(exchange.take_knowledge, message)
@@ -503,24 +509,20 @@ class Replica:
         self._group.create_task(self._answer(link, message))
 
     async def _answer(self, link: Link, message: AskFiles | AskManifest | AskChunks) -> None:
-        send = link.conversation.send_bulk
+        provider = self._provider
         try:
-            match message:
-                case AskFiles():
-                    async for files in self._provider.files(message):
-                        await send(files)
-                case AskChunks():
-                    async for chunks in self._provider.chunks(message):
-                        await send(chunks)
-                case AskManifest():
-                    await send(await self._provider.manifest(message))
+            if provider is None or self.held:
+                await link.conversation.send(nothing(message))
+                return
+            async for answer in provider.answers(message):
+                await link.conversation.send_bulk(answer)
+            if provider.doubted:
+                doubted, provider.doubted = provider.doubted, set()
+                self.scan_soon({paths.parent(path) for path in doubted})
         except ChannelClosedError:
             pass
         finally:
             link.answering -= 1
-            doubted, self._provider.doubted = self._provider.doubted, set()
-            if doubted:
-                self.scan_soon({paths.parent(path) for path in doubted})
 
     # ------------------------------------------------------------------ tending
 
