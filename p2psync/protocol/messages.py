@@ -26,8 +26,7 @@ _Name = Annotated[str, Meta(max_length=limits.NAME_TEXT)]
 _Reason = Annotated[str, Meta(max_length=limits.REASON_TEXT)]
 _Contents = Annotated[list[_Bytes32], Meta(max_length=limits.PACK_ITEMS)]
 _Size = Annotated[int, Meta(ge=0, le=limits.DATA_FRAME)]
-_Position = Annotated[int, Meta(ge=0, lt=limits.CHUNKS_PER_MANIFEST)]
-_Positions = Annotated[list[_Position], Meta(max_length=limits.CHUNKS_PER_MANIFEST)]
+_Offset = Annotated[int, Meta(ge=0, lt=limits.FILE_BYTES)]
 
 
 class Message(msgspec.Struct, frozen=True, array_like=True):
@@ -235,18 +234,18 @@ class AskChunks(Message, frozen=True, array_like=True, tag=34):
     By place and hash, not by number: the two sides need not have cut the file alike.
     """
 
-    request: int
-    folder: bytes
-    content: bytes
-    chunks: list[tuple[int, int, bytes]]
+    request: _Count
+    folder: _Bytes16
+    content: _Bytes32
+    chunks: Annotated[list[tuple[_Offset, _Size, _Bytes32]], Meta(max_length=limits.PACK_ITEMS)]
 
 
 class Chunks(Message, frozen=True, array_like=True, tag=35):
     """Chunks by offset; several of these may answer one request. gone, last: as `Files`."""
 
-    request: int
-    chunks: list[tuple[int, bytes]]
-    gone: list[int]
+    request: _Count
+    chunks: Annotated[list[tuple[_Offset, bytes]], Meta(max_length=limits.PACK_ITEMS)]
+    gone: Annotated[list[_Offset], Meta(max_length=limits.PACK_ITEMS)]
     last: bool
 
 
