@@ -173,7 +173,7 @@ def _unit_name(places: Places, name: str) -> str:
 
 
 def _unit(places: Places, service_lines: list[str], wanted_by: str) -> str:
-    environment = spawn.module_path() | {HOME_VARIABLE: str(places.home)}
+    environment = spawn.module_path({}) | {HOME_VARIABLE: str(places.home)}
     lines = [
         "[Unit]",
         "Description=p2psync keeps folders equal",

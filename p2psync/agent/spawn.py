@@ -40,11 +40,15 @@ def command() -> list[str]:
     return [sys.executable, "-P", "-m", "p2psync", "agent"]
 
 
-def module_path() -> dict[str, str]:
+def module_path(environ: Mapping[str, str]) -> dict[str, str]:
     """Return what the environment needs so that `command` finds the program when run."""
     root = Path(p2psync.__file__).resolve().parent.parent
-    installed = root.name in ("site-packages", "dist-packages")
-    return {} if installed else {"PYTHONPATH": str(root)}
+    if root.name in ("site-packages", "dist-packages"):
+        return {}
+    others = [
+        part for part in environ.get("PYTHONPATH", "").split(os.pathsep) if part != str(root)
+    ]
+    return {"PYTHONPATH": os.pathsep.join([str(root), *filter(None, others)])}
 
 
 def environment(places: Places, environ: Mapping[str, str]) -> dict[str, str]:
@@ -52,7 +56,11 @@ def environment(places: Places, environ: Mapping[str, str]) -> dict[str, str]:
     kept = {
         name: value for name, value in environ.items() if not name.startswith(NOT_HANDED_DOWN)
     }
-    return kept | module_path() | {HOME_VARIABLE: str(places.home), BACKGROUND_VARIABLE: "1"}
+    return (
+        kept
+        | module_path(environ)
+        | {HOME_VARIABLE: str(places.home), BACKGROUND_VARIABLE: "1"}
+    )
 
 
 def answers(places: Places) -> bool:
@@ -148,9 +156,9 @@ def _launch(places: Places) -> _Alive:
 
 def _why_not(places: Places) -> str:
     words = places.last_words.read_text(errors="backslashreplace")[-LAST_WORDS:].strip()
+    said = words.splitlines()[-1].removeprefix("Error: ") if words else "it said nothing"
     if words.startswith("Error: "):
-        return words.removeprefix("Error: ")
-    said = words.splitlines()[-1] if words else "it said nothing"
+        return said
     return f"The agent could not be started: {said}. More in {places.last_words}."
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
 import click
+from click.core import ParameterSource
 
 from p2psync.agent import spawn
 from p2psync.cli.output import Output
@@ -113,8 +114,12 @@ def shared(function: F) -> F:
 
 
 def _remember(context: click.Context, parameter: click.Parameter, value: object) -> None:
-    if value and parameter.name:
-        setattr(context.ensure_object(App), parameter.name, value)
+    app = context.ensure_object(App)
+    name = parameter.name or ""
+    typed = context.get_parameter_source(name) is ParameterSource.COMMANDLINE
+    # what was typed before the command beats what the environment says after it
+    if value and (typed or not getattr(app, name)):
+        setattr(app, name, value)
 
 
 def absolute(value: str | bytes) -> bytes:

@@ -81,7 +81,9 @@ class Follower:
                 self._output.say(f"Paired with {text.device(reply.name, reply.device)}.")
             case State() if reply.state != self._state:
                 self._state = reply.state
-                self._output.say(f"{printable(reply.path)}: {reply.state.replace('-', ' ')}")
+                if reply.state != "up-to-date":  # the last line says that
+                    said = reply.state.replace("-", " ")
+                    self._output.say(f"{printable(reply.path)}: {said}")
 
     def _show_code(self, code: Code) -> None:
         self._output.say(f"The code, good for one device and {text.duration(code.expires_s)}:")

@@ -39,7 +39,7 @@ def duration(seconds: float) -> str:
         return f"{rest} s"
     hours, minutes_left = divmod(minutes, 60)
     if not hours:
-        return f"{minutes} min {rest:02} s"
+        return f"{minutes} min {rest:02} s" if rest else f"{minutes} min"
     days, hours_left = divmod(hours, 24)
     return f"{days} d {hours_left} h" if days else f"{hours} h {minutes_left:02} min"
 
