@@ -162,6 +162,11 @@ class Database:
             raise StoreError(f"{self.path}: damaged, and {error.strerror}") from error
         raise CorruptIndexError(f"{self.path}: {why}; put aside as {aside.name}")
 
+    def reject(self, why: str) -> NoReturn:
+        """Close the database and put it aside: what is in it does not belong here."""
+        self._connection.close()
+        self._put_aside(why)
+
     def close(self) -> None:
         """Close the file; the log is folded in, so the next opening finds a clean end."""
         try:

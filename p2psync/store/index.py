@@ -11,6 +11,7 @@ and the peers, in safe mode (design 4.9).
 from __future__ import annotations
 
 import pathlib
+from typing import Final
 
 from p2psync.core.index import Changes
 from p2psync.errors import CorruptIndexError
@@ -21,6 +22,8 @@ from p2psync.store.entries import EntriesPart, Page
 from p2psync.store.peers import PeersPart
 from p2psync.store.rows import RowsPart
 
+NAME_KEY: Final = "file name"
+
 __all__ = ["CorruptIndexError", "Index", "Page"]
 
 
@@ -29,6 +32,7 @@ class Index(EntriesPart, RowsPart, ConflictsPart, PeersPart, ContentsPart):
 
     def __init__(self, database: Database, start: int) -> None:
         self._db = database
+        self._recognise()
         self._record_start(start)
         database.run("DELETE FROM listing")  # a listing ends with its session
         self._reload()
@@ -38,6 +42,7 @@ class Index(EntriesPart, RowsPart, ConflictsPart, PeersPart, ContentsPart):
     def open(cls, path: pathlib.Path, *, start: int) -> Index:
         """Open the index, or create it; a new start of the agent begins.
 
+        path: its name belongs to one replica; the index remembers it.
         start: a random 64-bit id of this start, never used before.
 
         Raises:
@@ -72,6 +77,18 @@ class Index(EntriesPart, RowsPart, ConflictsPart, PeersPart, ContentsPart):
             self._write_claims(changes.claims)
             self._write_needed(changes.needed)
             self._write_facts(changes.facts)
+
+    def _recognise(self) -> None:
+        """Refuse the index of another replica: its file, or its log beside our file.
+
+        SQLite plays back any log that lies there; a log can hold a whole database.
+        """
+        name = self._db.path.name.encode()
+        kept = self.get(NAME_KEY)
+        if kept is None:
+            self.put(NAME_KEY, name)
+        elif kept != name:
+            self._db.reject("it is the index of another replica")
 
     def _reload(self) -> None:
         self._told = {}
