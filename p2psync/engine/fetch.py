@@ -21,6 +21,7 @@ from p2psync.core.observed import Manifest
 from p2psync.engine.apply import Applied
 from p2psync.engine.link import Link
 from p2psync.errors import ChannelClosedError, IntegrityError, RemoteProtocolError
+from p2psync.fs.ground import problem_of
 from p2psync.fs.partial import Partial
 from p2psync.protocol import limits
 

@@ -72,7 +72,7 @@ class Network:
             await self._presence.withdraw()
         await self.slots.stop()
         await self._listener.close()
-        await self.lan.close()
+        await self.lan.stop()
 
     def peers_changed(self) -> None:
         """The set of peers changed: announce to them, answer their envelopes."""

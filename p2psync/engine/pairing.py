@@ -408,6 +408,8 @@ class Pairing:
                             case Failed(reason):
                                 logger.info("pairing over %s: %s", link.address, reason)
                                 return None
+                            case Guess() | Verified():
+                                raise AssertionError("only the sharing side is guessed at")
                     for data in machine.data_to_send():
                         await link.send(data)
                     machine.receive_data(await link.receive(), loop.time())

@@ -39,8 +39,7 @@ from p2psync.engine.provide import Provider
 from p2psync.engine.scanning import Found, Scanner, forget_rows, told_something
 from p2psync.engine.signal import Bell
 from p2psync.engine.worker import Worker
-from p2psync.errors import ChannelClosedError, RemoteProtocolError
-from p2psync.fs.marker import RootTrouble
+from p2psync.errors import ChannelClosedError, RemoteProtocolError, RootTrouble
 from p2psync.fs.partial import Partial
 from p2psync.fs.root import Root
 from p2psync.fs.scan import load_rules
