@@ -123,9 +123,22 @@ class _Scan:
         if row is None or row.place.home == path:
             return
         home, dots = row.place.home, row.place.dots
-        if not dots.isdisjoint(self.target.entry(home).live):
+        if not dots.isdisjoint(self.target.entry(home).live) and not self._is_loser(path, row):
             self.target.supersede(home, dots, None)
         self.target.set_row(path, None)
+
+    def _is_loser(self, path: bytes, row: Row) -> bool:
+        """Say whether the value of the copy still stands at its home as well.
+
+        Then we died between putting the copy there and replacing the loser, and who deletes
+        one of two equal files does not ask for the other to go.
+        """
+        at_home = self.target.row(row.place.home)
+        return (
+            at_home is not None
+            and not at_home.place.dots.isdisjoint(row.place.dots)
+            and self._stands(row.place.home, row.place)
+        )
 
     def change(self, path: bytes) -> None:
         """Record what the user did at one path."""

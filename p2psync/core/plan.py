@@ -334,12 +334,13 @@ class _Plan:
 
     def _break_cycle(self, left: Iterable[bytes]) -> bytes:
         """Return the path to go first where every path that is left waits for another one."""
-        walked: list[bytes] = []
-        path = next(iter(left))
-        while path not in walked:
-            walked.append(path)
-            path = min(self._possible[path].first - self._done)
-        for path in (*walked[walked.index(path) :], *left):
+        walked: dict[bytes, None] = {}
+        at = next(iter(left))
+        while at not in walked:
+            walked[at] = None
+            at = min(self._possible[at].first - self._done)
+        order = list(walked)
+        for path in (*order[order.index(at) :], *left):
             if self._possible[path].hard <= self._done:
                 return path
         raise AssertionError("the order of directories has no cycles")

@@ -37,15 +37,14 @@ class DictIndex:
             self.arrived.pop(path, None)
             if stored is not None:
                 self.arrived[path], self.all_entries[path] = stored
-        for target, source in (
-            (self.all_rows, changes.rows),
-            (self.needed, changes.needed),
-        ):
-            for path, item in source.items():
-                if item is None:
-                    target.pop(path, None)  # type: ignore[attr-defined]  # both are dicts
-                else:
-                    target[path] = item  # type: ignore[index]
+        for path, row in changes.rows.items():
+            self.all_rows.pop(path, None)
+            if row is not None:
+                self.all_rows[path] = row
+        for path, want in changes.needed.items():
+            self.needed.pop(path, None)
+            if want is not None:
+                self.needed[path] = want
         for home, names in changes.claims.items():
             self.all_claims.pop(home, None)
             if names:
