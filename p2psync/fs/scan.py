@@ -8,6 +8,7 @@ tree, and depth by nothing.
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -67,7 +68,7 @@ def scan_directory(
     try:
         fd = root.open_directory(directory)
     except OSError as error:
-        if error.errno in ABSENT and directory:
+        if error.errno in ABSENT and _gone(root, directory, is_directory=True):
             _compare(scan, (), rows, rules)
         else:
             scan.complete = False
@@ -106,8 +107,7 @@ def confirm_missing(root: Ground, paths: Iterable[bytes]) -> list[bytes]:
     scanned already is known to be elsewhere by then (fault B07). The caller makes sure that
     the root is still the root afterwards.
     """
-    device = os.fstat(root.fd).st_dev
-    return [path for path in paths if path and _certainly_missing(root, path, device)]
+    return [path for path in paths if _gone(root, path, is_directory=False)]
 
 
 def load_rules(root: Ground) -> Rules | Problem:
@@ -183,6 +183,8 @@ def _children(
                 if stat.S_ISDIR(seen.mode):
                     scan.subdirectories.append(prefix + name)
                 yield name, seen
+        if os.fstat(fd).st_nlink == 0:  # a deleted directory lists as an empty one
+            raise OSError(errno.ESTALE, "it was deleted while it was looked at")
     except OSError as error:
         scan.complete = False
         scan.problems.append(problem_of(scan.directory, error, reading=True))
@@ -206,19 +208,24 @@ def _look(
         return None
 
 
-def _certainly_missing(root: Ground, path: bytes, device: int) -> bool:
-    """Say whether a path, or something it would stand in, is not there, on our filesystem."""
-    above = False
+def _gone(root: Ground, path: bytes, is_directory: bool) -> bool:
+    """Say whether a path certainly does not exist, or with is_directory not as a directory.
+
+    What would have to be in something that does not exist does not either; but what another
+    filesystem's mount point may hide is not gone.
+    """
+    device = os.fstat(root.fd).st_dev
     while path:
         try:
             with root.at(path) as place:
-                if os.fstat(place.fd).st_dev != device:
+                parent = os.fstat(place.fd)
+                if parent.st_dev != device or parent.st_nlink == 0:
                     return False
                 seen = place.look()
-                return seen is None or (above and not stat.S_ISDIR(seen.mode))
+                return seen is None or (is_directory and not stat.S_ISDIR(seen.mode))
         except OSError as error:
             if error.errno not in ABSENT:
                 return False
         path = path.rpartition(b"/")[0]
-        above = True
+        is_directory = True
     return False

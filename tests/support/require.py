@@ -105,6 +105,10 @@ NEEDS: Final[dict[str, Need]] = {
     ),
     "multicast": Need("no multicast on a loopback interface here", _can_multicast),
     "mountns": Need("no mount namespaces here (util-linux; root)", _can_mount),
+    "userns": Need(
+        "no user namespaces here (util-linux, and a kernel that allows them)",
+        lambda: succeeds("unshare", "-U", "-r", "true"),
+    ),
     "nft": Need("no packet filter here (nftables)", _can_filter),
     "ipv6": Need("the kernel has no IPv6", _can_ipv6),
     "avahi": Need("no avahi here (avahi-daemon, avahi-utils, dbus; root)", _can_avahi),
