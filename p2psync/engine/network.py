@@ -8,9 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
-from contextlib import suppress
-from typing import TYPE_CHECKING
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Callable,
+    Coroutine,
+    Iterable,
+    Sequence,
+)
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from p2psync.core.ids import DeviceId
 from p2psync.engine.peer import Peer
@@ -19,7 +26,13 @@ from p2psync.net.certificate import process_certificate
 from p2psync.net.channel import Channel
 from p2psync.net.dial import dial_peer
 from p2psync.net.handshake import authenticating
-from p2psync.net.lan import Lan, LanPresence, PairingSlots
+from p2psync.net.lan import Candidate, Lan, LanPresence, PairingSlots
+from p2psync.net.pairwire import (
+    PairingLink,
+    PairingListener,
+    dial_pairing,
+    mailbox_pairing,
+)
 from p2psync.net.signalling import Signalling
 from p2psync.net.tls import TlsListener
 from p2psync.protocol.pairkey import KnownPeer
@@ -30,6 +43,11 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 AGAIN_S = 5.0
+GATHER_S = 0.05  # the addresses of one device are seen one after the other
+PAIR_DIAL_S = 2.0
+
+Serve = Callable[[PairingLink], Coroutine[Any, Any, None]]
+T = TypeVar("T")
 
 
 class Network:
@@ -118,6 +136,54 @@ class Network:
                 logger.warning("cannot look around on the network: %s", error)
             await asyncio.sleep(AGAIN_S)
 
+    # ------------------------------------------------------------------ pairing
+
+    async def put_up(self, stack: AsyncExitStack, slot: str, serve: Serve) -> None:
+        """Offer a slot until the stack unwinds; `serve` gets each link that is opened to it.
+
+        Raises:
+            OSError: there is no network to be reached on.
+        """
+        mailbox = self.slots.mailbox()
+        listener = await PairingListener.open(mailbox=mailbox, word=slot)
+        stack.push_async_callback(listener.close)
+        serving = await stack.enter_async_context(tasks_until_exit())
+
+        async def take_links() -> None:
+            async for link in listener.links():
+                serving(serve(link))
+
+        serving(take_links())
+        registration = await self.slots.offer(slot, listener.port)
+        stack.push_async_callback(registration.withdraw)
+
+    async def look(self, slot: str, timeout_s: float) -> AsyncGenerator[PairingLink, None]:
+        """Yield one link to each device that offers the slot, as they are found.
+
+        TCP to any of its addresses if one answers, else through the mailbox.
+        """
+        links: asyncio.Queue[PairingLink | None] = asyncio.Queue()
+        places: dict[str, list[Candidate]] = {}
+        async with tasks_until_exit() as start:
+
+            async def find() -> None:
+                async for candidate in self.slots.look(slot, timeout_s):
+                    if candidate.name not in places:
+                        places[candidate.name] = []
+                        start(open_link(places[candidate.name]))
+                    places[candidate.name].append(candidate)
+                await links.put(None)
+
+            async def open_link(known: list[Candidate]) -> None:
+                await asyncio.sleep(GATHER_S)
+                dials = [dial_pairing(c.host, c.port, PAIR_DIAL_S) for c in known]
+                link = await first_of(dials)
+                await links.put(link or mailbox_pairing(self.slots.mailbox(), slot))
+
+            start(find())
+            while (link := await links.get()) is not None:
+                yield link
+
     # ------------------------------------------------------------------ dialling
 
     async def dial(self, peer: Peer, tls_only: bool) -> Channel | None:
@@ -164,3 +230,36 @@ class Network:
             except (OSError, P2PSyncError) as error:
                 logger.debug("mailbox of %s: %s", device.short, error)
             await asyncio.sleep(AGAIN_S)
+
+
+@asynccontextmanager
+async def tasks_until_exit() -> AsyncIterator[Callable[[Coroutine[Any, Any, None]], None]]:
+    """Give a way to start tasks that end, cancelled if need be, with the context."""
+    running: set[asyncio.Task[None]] = set()
+
+    def start(work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        running.add(task)
+        task.add_done_callback(running.discard)
+
+    try:
+        yield start
+    finally:
+        tasks = list(running)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def first_of(attempts: Iterable[Coroutine[Any, Any, T]]) -> T | None:
+    """Return what the first attempt to succeed returns; None when all fail."""
+    tasks = [asyncio.ensure_future(attempt) for attempt in attempts]
+    try:
+        for finished in asyncio.as_completed(tasks):
+            with suppress(P2PSyncError, OSError):
+                return await finished
+        return None
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

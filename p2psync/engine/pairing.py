@@ -13,7 +13,7 @@ import os
 import secrets
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack, aclosing, suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from p2psync.core import paths
@@ -369,8 +369,7 @@ class Pairing:
     async def _welcomed(self, code: Code, timeout_s: float) -> Welcome:
         """Find who offers the code and run the machine with at most three candidates."""
         tried = 0
-        async with AsyncExitStack() as stack:
-            links = self._network.look(stack, code.slot, timeout_s)
+        async with aclosing(self._network.look(code.slot, timeout_s)) as links:
             async for link in links:
                 tried += 1
                 welcome = await self._converse(code, link)

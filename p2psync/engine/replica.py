@@ -124,27 +124,32 @@ class Replica:
 
     async def run(self) -> None:
         """Own the replica until `stop`; returns when everything is closed."""
+        work = asyncio.create_task(self._work())
+        stop = asyncio.create_task(self._stopping.wait())
         try:
-            await self.worker(self._open_index)
-            await self._open_root()
-            async with asyncio.TaskGroup() as group:
-                self._group = group
-                tasks = [
-                    group.create_task(self._serve()),
-                    group.create_task(self._scan()),
-                    group.create_task(self.fetcher.run()),
-                    group.create_task(self._watch()),
-                    group.create_task(self._tend()),
-                ]
-                self._opened.set()
-                await self._stopping.wait()
-                for link in list(self.links):
-                    self.detach(link)
-                for task in tasks:
-                    task.cancel()
+            await asyncio.wait({work, stop}, return_when=asyncio.FIRST_COMPLETED)
         finally:
+            for task in (work, stop):
+                task.cancel()
+            (outcome, _) = await asyncio.gather(work, stop, return_exceptions=True)
+            for link in list(self.links):
+                self.detach(link)
             await self.worker(self._close)
             self.worker.close()
+        if isinstance(outcome, Exception):
+            raise outcome
+
+    async def _work(self) -> None:
+        await self.worker(self._open_index)
+        await self._open_root()
+        async with asyncio.TaskGroup() as group:
+            self._group = group
+            group.create_task(self._serve())
+            group.create_task(self._scan())
+            group.create_task(self.fetcher.run())
+            group.create_task(self._watch())
+            group.create_task(self._tend())
+            self._opened.set()
 
     def stop(self) -> None:
         """Ask the replica to end; `run` returns soon after."""
