@@ -21,7 +21,7 @@ import hashlib
 import re
 import secrets
 from collections import OrderedDict
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Final, NamedTuple
 
@@ -32,7 +32,7 @@ MESSAGE_BYTES: Final = 64 * 1024
 PART_BYTES: Final = 1_000
 STRING_BYTES: Final = 250  # a TXT string has at most 255 bytes, with its key
 PARTS: Final = -(-MESSAGE_BYTES // PART_BYTES)
-PENDING: Final = 16  # incomplete messages per watch
+PENDING: Final = 4  # incomplete messages per watch
 TAKEN: Final = 256  # complete ones remembered, not to be told again
 PAUSE_S: Final = 0.002  # between parts: a receiving socket has room for some 100 packets
 PORT: Final = 9  # "discard": there is nothing to connect to
@@ -152,7 +152,7 @@ class MdnsMailbox:
             name = f"{base}-{number}-{len(parts)}"
             handle._add(await self._lan.announce(subtype, name, PORT, _txt(part), ttl_s=ttl_s))
 
-    async def watch(self, slot: str) -> AsyncIterator[bytes]:
+    async def watch(self, slot: str) -> AsyncGenerator[bytes, None]:
         """Yield every message that others put into the slot, each distinct one once.
 
         What is in the slot already comes first. Messages put by this process are left out.
