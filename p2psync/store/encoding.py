@@ -14,6 +14,7 @@ from p2psync.core.entry import Kind
 from p2psync.core.ids import Dot
 from p2psync.core.index import Place, Row, Signature
 from p2psync.core.vector import Vector
+from p2psync.protocol.messages import MemberRow
 
 _Packed = tuple[Kind, bytes, int, bytes, bool, int, frozenset[Dot], bytes | None]
 _PackedRow = tuple[_Packed, Signature | None]
@@ -37,6 +38,7 @@ decode_context: Final = msgspec.msgpack.Decoder(Context).decode
 decode_living: Final = msgspec.msgpack.Decoder(Living).decode
 decode_dots: Final = msgspec.msgpack.Decoder(list[Dot]).decode
 decode_sizes: Final = msgspec.msgpack.Decoder(list[int]).decode
+decode_member: Final = msgspec.msgpack.Decoder(MemberRow).decode
 decode_texts: Final = msgspec.msgpack.Decoder(tuple[str, ...]).decode
 _decode_place: Final[Callable[[bytes], _Packed]] = msgspec.msgpack.Decoder(_Packed).decode
 _decode_row: Final[Callable[[bytes], _PackedRow]] = msgspec.msgpack.Decoder(_PackedRow).decode

@@ -14,7 +14,7 @@ from p2psync.core.ids import DeviceId, FolderId
 from p2psync.protocol.messages import MemberRow
 from p2psync.store.codes import CodesPart
 from p2psync.store.database import Database
-from p2psync.store.encoding import decode_texts, encode
+from p2psync.store.encoding import decode_member, decode_texts, encode
 
 
 class FolderRecord(NamedTuple):
@@ -160,37 +160,16 @@ class Home(CodesPart):
     # ------------------------------------------------------------------ members
 
     def members(self, folder: FolderId) -> list[MemberRow]:
-        """Return every statement about the folder's members, by device and serial."""
+        """Return every statement about the folder's members, always in the same order."""
         found = self._db.all(
-            "SELECT device, key, name, role, inviter, serial, revoked, signature FROM members"
-            " WHERE folder = ? ORDER BY device, serial, revoked",
-            (bytes(folder),),
+            "SELECT row FROM members WHERE folder = ? ORDER BY row", (bytes(folder),)
         )
-        return [
-            MemberRow(device, key, name, role, inviter, serial, bool(revoked), signature)
-            for device, key, name, role, inviter, serial, revoked, signature in found
-        ]
+        return [self._db.decoded(decode_member, row) for (row,) in found]
 
     def add_members(self, folder: FolderId, rows: Iterable[MemberRow]) -> None:
-        """Add statements that were verified; of two about the same, the first stays."""
-        records = [
-            (
-                bytes(folder),
-                row.device,
-                row.serial,
-                row.revoked,
-                row.key,
-                row.name,
-                row.role,
-                row.inviter,
-                row.signature,
-            )
-            for row in rows
-        ]
+        """Add statements that were verified; one that is known already is no news."""
         with self.transaction():
             self._db.many(
-                "INSERT INTO members (folder, device, serial, revoked, key, name, role,"
-                " inviter, signature) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
-                " ON CONFLICT (folder, device, serial, revoked) DO NOTHING",
-                records,
+                "INSERT INTO members (folder, row) VALUES (?, ?) ON CONFLICT DO NOTHING",
+                [(bytes(folder), encode(row)) for row in rows],
             )

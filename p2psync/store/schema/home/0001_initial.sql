@@ -31,17 +31,11 @@ CREATE TABLE peers (
 
 -- Every signed statement about a folder's members that was ever accepted; the list only grows.
 -- What it means (who is a member now) is decided by protocol/members.py.
+-- row: the msgpack of a protocol.messages.MemberRow, signature and all.
 CREATE TABLE members (
-    folder    BLOB    NOT NULL CHECK (length(folder) = 16),
-    device    BLOB    NOT NULL CHECK (length(device) = 32),
-    serial    INTEGER NOT NULL,
-    revoked   INTEGER NOT NULL CHECK (revoked IN (0, 1)),
-    key       BLOB    NOT NULL,
-    name      TEXT    NOT NULL,
-    role      TEXT    NOT NULL,
-    inviter   BLOB    NOT NULL,
-    signature BLOB    NOT NULL,
-    PRIMARY KEY (folder, device, serial, revoked)
+    folder BLOB NOT NULL CHECK (length(folder) = 16),
+    row    BLOB NOT NULL,
+    PRIMARY KEY (folder, row)
 ) STRICT, WITHOUT ROWID;
 
 -- Pairing codes put up here. guesses: wrong or right, counted before they are compared.
