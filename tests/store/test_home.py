@@ -17,7 +17,9 @@ PHOTOS = FolderRecord(b"r" * 16, FOLDER, b"/home/me/photos\xff", "photos", False
 
 
 def member(device: DeviceId, serial: int = 1, *, revoked: bool = False) -> MemberRow:
-    return MemberRow(device, b"x" * 32, "pi", "rw", DEVICE, serial, revoked, b"s" * 64)
+    return MemberRow(
+        bytes(device), b"x" * 32, "pi", "rw", bytes(DEVICE), serial, revoked, b"s" * 64
+    )
 
 
 def test_folders_are_kept_over_a_restart(tmp_path: pathlib.Path) -> None:
@@ -74,7 +76,9 @@ def test_peers_are_kept_and_replaced(home: Home) -> None:
 def test_members_only_grow(home: Home) -> None:
     """A statement is kept whole and never replaced, whatever others say about the same."""
     rows = [member(DEVICE), member(OTHER), member(OTHER, revoked=True), member(OTHER, 2)]
-    other = MemberRow(OTHER, b"y" * 32, "pi", "rw", OTHER, 1, True, b"t" * 64, 3, (b"k" * 16,))
+    other = MemberRow(
+        bytes(OTHER), b"y" * 32, "pi", "rw", bytes(OTHER), 1, True, b"t" * 64, 3, (b"k" * 16,)
+    )
     home.add_members(FOLDER, [*rows, other])
     home.add_members(FOLDER, rows)
 
