@@ -85,7 +85,8 @@ class ContentsPart(FactsPart):
             found = self._db.all(
                 "SELECT m.content, c.offset, c.size FROM chunks AS c"
                 " JOIN manifests AS m ON m.id = c.manifest WHERE c.hash = ?"
-                " AND (EXISTS (SELECT 1 FROM rows WHERE content = m.prefix)"
+                " AND (EXISTS (SELECT 1 FROM rows WHERE content = m.prefix"
+                " AND generation IN (SELECT number FROM generations))"
                 " OR EXISTS (SELECT 1 FROM history WHERE content = m.content))"
                 " ORDER BY c.manifest DESC LIMIT ?",
                 (chunk[:CHUNK_KEY], SOURCES_PER_CHUNK),
@@ -103,7 +104,8 @@ class ContentsPart(FactsPart):
             gone = self._db.all(
                 "DELETE FROM manifests WHERE prefix NOT IN"
                 " (SELECT content FROM needed WHERE content IS NOT NULL)"
-                " AND NOT EXISTS (SELECT 1 FROM rows WHERE content = manifests.prefix)"
+                " AND NOT EXISTS (SELECT 1 FROM rows WHERE content = manifests.prefix"
+                " AND generation IN (SELECT number FROM generations))"
                 " AND NOT EXISTS (SELECT 1 FROM history WHERE content = manifests.content)"
                 " RETURNING id, hashes"
             )

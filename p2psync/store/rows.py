@@ -21,6 +21,7 @@ from p2psync.store.facts import FactsPart
 
 CHILDREN_FIRST: Final = 2  # a subdirectory and what lies in it: go on behind
 CHILDREN_MOST: Final = 512
+GENERATION_BITS: Final = 15
 
 
 class RowsPart(FactsPart):
@@ -74,7 +75,9 @@ class RowsPart(FactsPart):
     def rows_with_content(self, content: bytes, limit: int = 8) -> list[tuple[bytes, Row]]:
         """Return some paths whose rows are regular files of this content."""
         found = self._db.all(
-            "SELECT path, body FROM rows WHERE content = ? LIMIT ?", (prefix(content), limit)
+            "SELECT path, body FROM rows WHERE content = ?"
+            " AND generation IN (SELECT number FROM generations) LIMIT ?",
+            (prefix(content), limit),
         )
         rows = self._rows(found)
         return [(path, row) for path, row in rows.items() if row.place.content == content]
@@ -91,6 +94,8 @@ class RowsPart(FactsPart):
 
     def _write_rows(self, changed: Mapping[bytes, Row | None]) -> None:
         """Take out the old rows and put in the new ones."""
+        if not changed:
+            return
         paths = sorted(changed)
         totals = self._totals
         for (size,) in self._db.all_in(
@@ -99,6 +104,8 @@ class RowsPart(FactsPart):
             if size is not None:
                 totals.files -= 1
                 totals.bytes -= size
+        generation = totals.files >> GENERATION_BITS
+        self._db.run("INSERT OR IGNORE INTO generations (number) VALUES (?)", (generation,))
         records: list[tuple[object, ...]] = []
         for path in paths:
             if (row := changed[path]) is None:
@@ -110,9 +117,11 @@ class RowsPart(FactsPart):
                 content, size = prefix(place.content), place.size
                 totals.files += 1
                 totals.bytes += size
-            records.append((path, home, content, size, encode_row(path, row)))
+            records.append((path, home, generation, content, size, encode_row(path, row)))
         self._db.many(
-            "INSERT INTO rows (path, home, content, size, body) VALUES (?, ?, ?, ?, ?)", records
+            "INSERT INTO rows (path, home, generation, content, size, body)"
+            " VALUES (?, ?, ?, ?, ?, ?)",
+            records,
         )
 
     # ------------------------------------------------------------------ needs
