@@ -1,7 +1,9 @@
 """Meeting on the local network: announce, browse and mailboxes; knows nothing of p2psync.
 
     mdns          `Lan`: announces services and browses for them on every interface
+    registration  one announced service
     browser       one browse: a bounded view of one service type
+    guard         bounds what strangers' records cost
     records       what a browse tells, and the order of addresses; pure
     mailbox       `MdnsMailbox`: messages between hosts that cannot connect
     interfaces    which interfaces multicast, and when that changes

@@ -36,6 +36,7 @@ from zeroconf.const import (
 )
 
 from discovery.records import Found, Lost, ordered
+from discovery.registration import base_of
 
 TRACKED: Final = 256
 NAME_BYTES: Final = 255
@@ -71,7 +72,7 @@ class Browser(RecordUpdateListener):
         """
         super().__init__()
         self._type = service_type
-        self._suffix = "." + service_type.split("._sub.")[-1]
+        self._suffix = "." + base_of(service_type)
         self._tracked = tracked
         self._ignores = ignores
         self._when_closed = closed

@@ -25,8 +25,9 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Final, NamedTuple
 
-from discovery.mdns import Lan, Registration
+from discovery.mdns import Lan
 from discovery.records import Lost
+from discovery.registration import Registration
 
 MESSAGE_BYTES: Final = 64 * 1024
 PART_BYTES: Final = 1_000

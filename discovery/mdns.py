@@ -19,15 +19,16 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from types import TracebackType
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
-from zeroconf import RecordUpdate, RecordUpdateListener, ServiceInfo, Zeroconf
-from zeroconf._dns import DNSPointer, DNSRecord, DNSText
-from zeroconf.asyncio import AsyncServiceInfo, AsyncZeroconf
+from zeroconf import ServiceInfo, Zeroconf
+from zeroconf._dns import DNSPointer, DNSRecord
+from zeroconf.asyncio import AsyncZeroconf
 
 from discovery.browser import TRACKED, Browser
+from discovery.guard import Guard
 from discovery.interfaces import (
     POLL_S,
     Interface,
@@ -36,74 +37,14 @@ from discovery.interfaces import (
     sockets_for,
 )
 from discovery.records import ADDRESSES
+from discovery.registration import RECORD_TTL_S, Fresh, Registration, base_of, service_info
 
 log = logging.getLogger(__name__)
 
 ANNOUNCED: Final = 4_096
-RECORD_TTL_S: Final = 4_500  # RFC 6762 10
-HOST_TTL_S: Final = 120
 RENEW_S: Final = 6 * 3600.0
-CACHE_TEXT_BYTES: Final = 4 * 2**20
 GREET_WITHIN_S: Final = 2.0
 CLOSE_S: Final = 3.0
-
-
-class Fresh(NamedTuple):
-    """A name and the data of a record that takes the place of an earlier one."""
-
-    name: str
-    txt: Mapping[bytes, bytes]
-
-
-class Registration:
-    """One announced service; withdraw it with `withdraw`."""
-
-    def __init__(
-        self, lan: Lan, info: ServiceInfo, renew: Callable[[], Fresh] | None = None
-    ) -> None:
-        self._lan = lan
-        self._renew = renew
-        self.info = info
-        self.sent = 0.0
-        self.renewing: asyncio.Task[None] | None = None
-
-    @property
-    def name(self) -> str:
-        """The instance name now."""
-        return self.info.name[: -len(self.info.type.split("._sub.")[-1]) - 1]
-
-    async def update(
-        self, *, txt: Mapping[bytes, bytes] | None = None, port: int | None = None
-    ) -> None:
-        """Change the data or the port and announce it."""
-        old = self.info
-        text: Mapping[bytes, bytes | None] = old.properties if txt is None else txt
-        new_port = port if port is not None else old.port or 0
-        info = _service(old.type, old.name, new_port, text, old.other_ttl)
-        await self._lan._replace(self, info, goodbye=False)
-
-    async def renew(self) -> None:
-        """Take a new name and data from the function given to `announce`, if there is one.
-
-        The old name says goodbye first, where it was announced.
-        """
-        if self._renew is not None:
-            await self._lan._replace(self, self.renewed(), goodbye=True)
-
-    def renewed(self) -> ServiceInfo:
-        """Return the record with a fresh name and data; the same where none was asked for."""
-        old = self.info
-        if self._renew is None:
-            return old
-        fresh = self._renew()
-        base = old.type.split("._sub.")[-1]
-        return _service(
-            old.type, f"{fresh.name}.{base}", old.port or 0, fresh.txt, old.other_ttl
-        )
-
-    async def withdraw(self) -> None:
-        """Say goodbye; returns when it is really sent (a quarter of a second). Idempotent."""
-        await self._lan._withdraw(self)
 
 
 class Lan:
@@ -118,7 +59,7 @@ class Lan:
         self._registrations: list[Registration] = []
         self._browsers: list[Browser] = []
         self._observers: list[Callable[[], None]] = []
-        self._tasks: set[asyncio.Task[Any]] = set()
+        self._tasks: set[asyncio.Future[Any]] = set()
         self._refreshing = asyncio.Lock()
 
     # its life
@@ -190,9 +131,9 @@ class Lan:
         if len(self._registrations) >= ANNOUNCED:
             raise ValueError(f"more than {ANNOUNCED} announcements")
         full = f"{service_type}.local."
-        base = full.split("._sub.")[-1]
-        info = _service(full, f"{name}.{base}", port, txt, ttl_s)
-        registration = Registration(self, info, renew)
+        base = base_of(full)
+        info = service_info(full, f"{name}.{base}", port, txt, ttl_s)
+        registration = Registration(info, renew, self._replace, self._withdraw)
         self._registrations.append(registration)
         await self._register(registration)
         if renew is not None:
@@ -204,18 +145,20 @@ class Lan:
         if self._async_zeroconf is None:
             return
         opened, info = self._async_zeroconf, registration.info
+        registration.hush()
         info.addresses = addresses_of(self.interfaces, ADDRESSES)
         registration.sent = time.monotonic()
         if opened.zeroconf.registry.async_get_info_name(info.key) is None:
             sending = await opened.async_register_service(info, cooperating_responders=True)
         else:
             sending = await opened.async_update_service(info)
-        self._spawn(_finished(sending))
+        registration.sending = self._own(asyncio.ensure_future(sending))
 
     async def _replace(
-        self, registration: Registration, info: ServiceInfo, *, goodbye: bool
+        self, registration: Registration, info: ServiceInfo, goodbye: bool
     ) -> None:
         """Announce info in place of what the registration had."""
+        registration.hush()
         old, registration.info = registration.info, info
         if self._async_zeroconf is None or registration not in self._registrations:
             return
@@ -229,6 +172,7 @@ class Lan:
         if registration not in self._registrations:
             return
         self._registrations.remove(registration)
+        registration.hush()
         if registration.renewing is not None:
             registration.renewing.cancel()
         if self._async_zeroconf is not None:
@@ -328,7 +272,7 @@ class Lan:
         except BaseException:
             await opened.async_close()
             raise
-        opened.zeroconf.async_add_listener(_Guard(self), None)
+        opened.zeroconf.async_add_listener(Guard(self._wants, self._greet), None)
         self._async_zeroconf = opened
         for browser in self._browsers:
             browser.attach(opened.zeroconf)
@@ -363,7 +307,7 @@ class Lan:
 
     # what others say
 
-    def greet(self, pointer: DNSPointer) -> None:
+    def _greet(self, pointer: DNSPointer) -> None:
         """Announce once more to a newcomer who may have started too late to hear it.
 
         A question about what was sent within the last second is answered a second late
@@ -380,89 +324,24 @@ class Lan:
                 packet = opened.zeroconf.generate_service_broadcast(registration.info, None)
                 opened.zeroconf.async_send(packet)
 
-    def forget_strangers(self) -> None:
-        """Drop from zeroconf's cache what no browse here tracks."""
-        if self._async_zeroconf is None:
-            return
-        cache = self._async_zeroconf.zeroconf.cache
-        strangers = [
-            record
-            for records in cache.cache.values()
-            for record in records
-            if not self._wants(record)
-        ]
-        cache.async_remove_records(strangers)
-
     def _wants(self, record: DNSRecord) -> bool:
         return any(browser.wants(record) for browser in self._browsers)
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        task = asyncio.get_running_loop().create_task(work)
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Future[Any]:
+        return self._own(asyncio.get_running_loop().create_task(work))
+
+    def _own(self, task: asyncio.Future[Any]) -> asyncio.Future[Any]:
         self._tasks.add(task)
         task.add_done_callback(self._ended)
         return task
 
-    def _ended(self, task: asyncio.Task[Any]) -> None:
+    def _ended(self, task: asyncio.Future[Any]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and task.exception() is not None:
             log.error("discovery failed", exc_info=task.exception())
-
-
-class _Guard(RecordUpdateListener):
-    """Bounds what strangers' records cost, and sees newcomers.
-
-    zeroconf keeps 10,000 records, each up to 9 KB: 90 MB that anybody on the network could
-    make it hold.
-    """
-
-    def __init__(self, lan: Lan) -> None:
-        super().__init__()
-        self._lan = lan
-        self._text_bytes = 0
-        self._newcomers: list[DNSPointer] = []
-
-    def async_update_records(
-        self, zc: Zeroconf, now: float, records: list[RecordUpdate]
-    ) -> None:
-        """Count what goes into the cache, and note who is new."""
-        for update in records:
-            record = update.new
-            if update.old is not None or record.is_expired(now):
-                continue
-            if isinstance(record, DNSText):
-                self._text_bytes += len(record.text)
-            elif isinstance(record, DNSPointer):
-                self._newcomers.append(record)
-
-    def async_update_records_complete(self) -> None:
-        """Act on it, now that the cache has the records."""
-        newcomers, self._newcomers = self._newcomers, []
-        for pointer in newcomers:
-            self._lan.greet(pointer)
-        if self._text_bytes > CACHE_TEXT_BYTES:
-            self._text_bytes = 0
-            self._lan.forget_strangers()
-
-
-def _service(
-    full_type: str, full_name: str, port: int, txt: Mapping[bytes, bytes | None], ttl_s: int
-) -> ServiceInfo:
-    return AsyncServiceInfo(
-        full_type,
-        full_name,
-        port=port,
-        properties=dict(txt),
-        # the default server name is the instance's own: no host name is told
-        host_ttl=min(ttl_s, HOST_TTL_S),
-        other_ttl=ttl_s,
-    )
 
 
 async def _renewing(registration: Registration, every_s: float) -> None:
     while True:
         await asyncio.sleep(every_s)
         await registration.renew()
-
-
-async def _finished(sending: Awaitable[Any]) -> None:
-    await sending

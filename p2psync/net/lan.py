@@ -16,8 +16,9 @@ from typing import Final, NamedTuple
 
 from discovery.browser import Browser
 from discovery.mailbox import MESSAGE_BYTES, Handle, MdnsMailbox
-from discovery.mdns import Fresh, Lan, Registration
+from discovery.mdns import Lan
 from discovery.records import Found, Lost
+from discovery.registration import Fresh, Registration
 from p2psync.core.ids import DeviceId
 from p2psync.protocol import limits, tags
 from p2psync.protocol.pairkey import KnownPeer

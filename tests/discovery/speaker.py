@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from discovery.mailbox import Handle, MdnsMailbox
-from discovery.mdns import Lan, Registration
+from discovery.mdns import Lan
 from discovery.records import Found
+from discovery.registration import Registration
 from tests.support import netns
 
 ROOT: Final = Path(__file__).parents[2]
@@ -73,7 +74,8 @@ class Speaker:
             if got["event"] == event and fields.items() <= got.items():
                 return got
             self._early.append(got)
-        raise AssertionError(f"no {event} {fields} within {timeout} s but {self._early}")
+        last = self._early[-5:]
+        raise AssertionError(f"no {event} {fields} within {timeout} s; lately {last}")
 
     def announce(self, name: str, port: int = 1234, type_: str = TYPE, **txt: str) -> float:
         self.tell("announce", type=type_, name=name, port=port, txt=txt)
@@ -103,7 +105,8 @@ def rss_kib() -> int:
 async def show(lan: Lan, service_type: str) -> None:
     async for event in lan.browse(service_type):
         if isinstance(event, Found):
-            txt = {key.decode(): (value or b"").decode() for key, value in event.txt.items()}
+            strings = [(key, value or b"") for key, value in event.txt.items()]
+            txt = {key.decode("latin1"): value.decode("latin1") for key, value in strings}
             say("found", **{**event._asdict(), "txt": txt})
         else:
             say("lost", name=event.name)
@@ -150,7 +153,7 @@ class Speech:
 
 async def main() -> None:
     loop = asyncio.get_running_loop()
-    reader = asyncio.StreamReader()
+    reader = asyncio.StreamReader(limit=2**20)
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
     async with asyncio.TaskGroup() as group, Lan() as lan:
         speech = Speech(lan, group)
