@@ -16,8 +16,8 @@ from typing import Final
 
 from p2psync.errors import ExitCode, UserError
 
-PATIENCE_S: Final = 0.5  # `holder` borrows the lock for an instant
-NAP_S: Final = 0.02
+PATIENCE_S: Final = 2.0
+NAP_S: Final = 0.005
 
 
 @contextlib.contextmanager
@@ -55,23 +55,32 @@ def holder(file: Path) -> int | None:
 
 
 def _lock(descriptor: int, file: Path) -> None:
+    """Take the lock, or raise UserError at once if an agent holds it.
+
+    One that only looks (`holder`) has it shared for an instant: then this tries again.
+    """
     deadline = time.monotonic() + PATIENCE_S
-    while True:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            if time.monotonic() > deadline:
+    try:
+        while not _try(descriptor, fcntl.LOCK_EX):
+            if not _try(descriptor, fcntl.LOCK_SH) or time.monotonic() > deadline:
                 raise UserError(
                     f"Another agent is already running for the home {file.parent} "
                     f"(process {holder(file) or 'unknown'}). `p2psync stop` ends it.",
                     ExitCode.NO_AGENT,
-                ) from error
+                )
+            fcntl.flock(descriptor, fcntl.LOCK_UN)
             time.sleep(NAP_S)
-        except OSError as error:
-            raise UserError(
-                f"The disk of {file.parent} cannot lock files ({error.strerror}). Choose a "
-                "home on another disk: p2psync --home DIR …",
-                ExitCode.NO_AGENT,
-            ) from error
-        else:
-            return
+    except OSError as error:
+        raise UserError(
+            f"The disk of {file.parent} cannot lock files ({error.strerror}). Choose a "
+            "home on another disk: p2psync --home DIR …",
+            ExitCode.NO_AGENT,
+        ) from error
+
+
+def _try(descriptor: int, kind: int) -> bool:
+    try:
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

@@ -29,6 +29,7 @@ BACKGROUND_VARIABLE: Final = "P2PSYNC_BACKGROUND"
 START_TIMEOUT_S: Final = 30.0
 STOP_TIMEOUT_S: Final = 10.0
 KILL_TIMEOUT_S: Final = 5.0
+BURIAL_TIMEOUT_S: Final = 0.25
 NAP_S: Final = 0.01
 LAST_WORDS: Final = 2_000  # characters
 
@@ -63,38 +64,41 @@ def environment(places: Places, environ: Mapping[str, str]) -> dict[str, str]:
     )
 
 
-def answers(places: Places) -> bool:
-    """Return whether an agent runs for this home and answers.
+def answering(places: Places) -> int | None:
+    """Return the pid of the agent that runs for this home and answers, None if none runs.
 
     Raises:
         UserError: one runs and does not answer.
     """
     try:
         with Client(places.socket) as client:
-            return Result(0) in client.request(Ping())
+            for _ in client.request(Ping()):
+                pass
+            return client.agent_pid
     except NoAgentError:
-        return False
+        return None
 
 
 def start(places: Places) -> bool:
     """Make sure an agent runs in the background; return whether it was started now.
 
-    Returns when the agent answers. Two callers at the same time end up with one agent.
+    Returns when the agent answers. Of several callers at the same time one starts it, and none
+    leaves another one behind that still tries.
 
     Raises:
         UserError: it cannot be started, with the reason it gave.
     """
-    if answers(places):
+    if answering(places) is not None:
         return False
     places.create()
     deadline = time.monotonic() + START_TIMEOUT_S
-    with contextlib.closing(_launch(places)) as alive:
-        while not alive.ended(NAP_S) and time.monotonic() < deadline:
-            if answers(places):
+    with contextlib.closing(_launch(places)) as child:
+        while not child.ended(NAP_S) and time.monotonic() < deadline:
+            if answering(places) == child.pid:
                 return True
     # it ended: perhaps because another one is just starting
     while lock.holder(places.lock) is not None and time.monotonic() < deadline:
-        if answers(places):
+        if answering(places) is not None:
             return False
         time.sleep(NAP_S)
     raise UserError(_why_not(places), ExitCode.NO_AGENT)
@@ -117,10 +121,11 @@ def stop(places: Places) -> bool:
     raise UserError(f"The agent (process {pid}) cannot be ended.", ExitCode.NO_AGENT)
 
 
-class _Alive:
-    """Tells when the agent's process has ended: it holds the other end of a pipe."""
+class _Child:
+    """The agent just launched: it holds the other end of a pipe for as long as it lives."""
 
-    def __init__(self, descriptor: int) -> None:
+    def __init__(self, pid: int, descriptor: int) -> None:
+        self.pid = pid
         self._descriptor = descriptor
 
     def ended(self, patience_s: float) -> bool:
@@ -130,19 +135,19 @@ class _Alive:
         os.close(self._descriptor)
 
 
-def _launch(places: Places) -> _Alive:
+def _launch(places: Places) -> _Child:
     ours, theirs = os.pipe()
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC
     words = os.open(places.last_words, flags, 0o600)
     try:
         # the shell leads the new session and is gone at once: the agent, its child, can
         # neither get a terminal nor become a zombie of ours
-        subprocess.run(  # noqa: S603 - our own program
-            ["/bin/sh", "-c", '"$@" &', "sh", *command()],
+        shell = subprocess.run(  # noqa: S603 - our own program
+            ["/bin/sh", "-c", '"$@" >&2 & echo $!', "sh", *command()],
             check=True,
             start_new_session=True,
             stdin=subprocess.DEVNULL,
-            stdout=words,
+            stdout=subprocess.PIPE,
             stderr=words,
             cwd="/",
             env=environment(places, os.environ),
@@ -151,7 +156,7 @@ def _launch(places: Places) -> _Alive:
     finally:
         os.close(theirs)
         os.close(words)
-    return _Alive(ours)
+    return _Child(int(shell.stdout), ours)
 
 
 def _why_not(places: Places) -> str:
@@ -195,6 +200,7 @@ def _gone(places: Places, pid: int, patience_s: float) -> bool:
     deadline = time.monotonic() + patience_s
     while time.monotonic() < deadline:
         if lock.holder(places.lock) is None and not _runs(pid):
+            _await_burial(pid)
             return True
         time.sleep(NAP_S)
     return False
@@ -207,3 +213,10 @@ def _runs(pid: int) -> bool:
     except OSError:
         return False
     return stat.rpartition(b")")[2].split()[:1] != [b"Z"]
+
+
+def _await_burial(pid: int) -> None:
+    """Give whoever must bury the process a moment, so that its pid is free; not all do."""
+    deadline = time.monotonic() + BURIAL_TIMEOUT_S
+    while Path(f"/proc/{pid}").exists() and time.monotonic() < deadline:
+        time.sleep(NAP_S)

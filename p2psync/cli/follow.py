@@ -60,6 +60,8 @@ class Follower:
         return self._output.result(result.exit, result.error)
 
     def _show(self, reply: Event) -> None:
+        # first: whoever has read the line may interrupt us at once
+        self.paired = self.paired or isinstance(reply, Paired)
         self._output.event(reply)
         if isinstance(reply, Progress):
             self._meter.show(reply)
@@ -76,7 +78,6 @@ class Follower:
             case Offer():
                 self._output.say(text.offer(reply))
             case Paired():
-                self.paired = True
                 self._began = time.monotonic()
                 self._output.say(f"Paired with {text.device(reply.name, reply.device)}.")
             case State() if reply.state != self._state:
