@@ -37,7 +37,7 @@ STEP_MS: Final = 10
 IDLE_MS: Final = 1_000
 SECOND_LOOK_S: Final = 1.0
 STORM_PATHS: Final = 4_096  # the kernel's queue holds 16,384 events, about three for a path
-STORM_QUIET_S: Final = 2.0
+BURST_GAP_S: Final = 0.5
 HINTED_DIRECTORIES: Final = 10_000  # more in one hint is everything
 FIRST_RETRY_S: Final = 0.1
 LAST_RETRY_S: Final = 30.0
@@ -159,9 +159,9 @@ class _Watch:
         self._tell = tell
         self._over = over
         self._started: Callable[[], None] | None = started
-        self._again: set[bytes] = set()  # new directories to be looked at once more
-        self._again_at = 0.0
-        self._storm_ends: float | None = None
+        self._again: dict[bytes, float] = {}  # new directories, when to look once more
+        self._burst = 0  # paths in batches that followed each other closely
+        self._last_batch = 0.0
 
     def is_set(self) -> bool:
         """Say whether to stop; watchfiles asks at every step, first when its watches are on."""
@@ -194,7 +194,7 @@ class _Watch:
             hint = self._hint({os.fsencode(path) for _, path in changes})
             if hint != Hint():
                 self._tell(hint)
-            self._look_again(storm=len(changes) >= STORM_PATHS)
+            self._look_again(len(changes))
             if one_by_one and self._again:
                 return
 
@@ -218,24 +218,26 @@ class _Watch:
             paths.add(directory)
             rules = rules or child == RULES_NAME
             if _is_directory(os.path.join(self._root, child)):
-                self._again_at = self._again_at or time.monotonic() + SECOND_LOOK_S
-                self._again.add(child)
+                self._again[child] = time.monotonic() + SECOND_LOOK_S
                 paths.update(self._below(child))
         return Hint(paths=frozenset(paths)).joined(Hint(rules=rules))
 
-    def _look_again(self, storm: bool) -> None:
-        """Hint a second time where a file may have been made before the watch was."""
+    def _look_again(self, paths: int) -> None:
+        """Hint again where a hint may have been missed: in new directories, and after storms.
+
+        paths: how many the last batch had; 0 when there was none for a while.
+        """
         now = time.monotonic()
-        if self._again and now >= self._again_at:
-            for directory in self._again:
-                self._tell(Hint(frozenset(self._below(directory))).joined(Hint()))
-            self._again = set()
-            self._again_at = 0.0
-        if storm:
-            self._storm_ends = now + STORM_QUIET_S
-        elif self._storm_ends is not None and now >= self._storm_ends:
-            self._storm_ends = None
-            self._tell(Hint(everything=True))
+        for directory in [path for path, due in self._again.items() if due <= now]:
+            del self._again[directory]
+            self._tell(Hint(frozenset(self._below(directory))).joined(Hint()))
+        if now - self._last_batch > BURST_GAP_S:
+            if self._burst >= STORM_PATHS:
+                self._tell(Hint(everything=True))
+            self._burst = 0
+        if paths:
+            self._burst += paths
+            self._last_batch = now
 
     def _inside(self, directory: bytes) -> bytes | None:
         """Return where a directory really is, relative to the root; None: elsewhere.
