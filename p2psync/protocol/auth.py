@@ -19,6 +19,7 @@ The listener computes one HMAC per peer and nothing else before it has recognise
 from __future__ import annotations
 
 import hmac
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
@@ -112,7 +113,7 @@ class _Transcript:
         return verify(device, b"auth", signature, *self.fields(role))
 
 
-class _Auth:
+class _Auth(ABC):
     """What both sides have in common: the shape of a machine, one deadline, one way to fail."""
 
     def __init__(
@@ -179,8 +180,9 @@ class _Auth:
         if not self.over and now >= self._deadline:
             self._fail("authentication took too long")
 
+    @abstractmethod
     def _take(self, data: bytes) -> None:
-        raise AssertionError("each side has its own")
+        """Take a message; raise RemoteProtocolError for what is wrong with it."""
 
     def _fail(self, reason: str) -> None:
         self._steps.take(Input.FAULT)

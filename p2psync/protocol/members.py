@@ -266,11 +266,10 @@ class _Reading:
         )
 
     def _current(self) -> dict[DeviceId, MemberRow]:
-        latest: dict[DeviceId, MemberRow] = {}
-        for row in self.places.values():
-            device = DeviceId(row.device)
-            if device not in latest or latest[device].serial < row.serial:
-                latest[device] = row
+        latest = {
+            DeviceId(device): self.places[device, serial]
+            for device, serial in sorted(self.places)
+        }
         return {
             device: row
             for device, row in latest.items()

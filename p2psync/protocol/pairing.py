@@ -27,6 +27,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
@@ -118,7 +119,7 @@ TRANSITIONS: Final = {
 Event = Guess | WrongCode | Verified | Offer | Failed
 
 
-class _Pairing:
+class _Pairing(ABC):
     """What both sides have in common: the shape of a machine, one deadline, one way to end."""
 
     def __init__(self, identity: Signer, code: Code, deadline: float, first: State) -> None:
@@ -164,8 +165,9 @@ class _Pairing:
             done = self.state is State.DONE
             self._end(None if done else Failed("pairing took too long"))
 
+    @abstractmethod
     def _take(self, data: bytes) -> None:
-        raise AssertionError("each side has its own")
+        """Take a message; raise RemoteProtocolError for what is wrong with it."""
 
     def _end(self, event: Event | None) -> None:
         self._steps.take(Input.END)
