@@ -16,9 +16,7 @@ id in the header, not by the log alone: somebody may have deleted the log.
 from __future__ import annotations
 
 import contextlib
-import os
 import pathlib
-import re
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib import resources
@@ -27,6 +25,8 @@ from typing import Any, Final, NoReturn, TypeVar
 import msgspec
 
 from p2psync.errors import CorruptIndexError, StoreError
+from p2psync.store.files import create, log_of, note_of, put_aside, remove_strangers
+from p2psync.store.medium import network_of
 
 Record = tuple[Any, ...]
 Parameters = Sequence[object] | Mapping[str, object]
@@ -35,7 +35,6 @@ T = TypeVar("T")
 AT_REST: Final = 0x70327079  # "p2py": the application id after `close`
 IN_USE: Final = 0x70327075  # "p2pu"
 CHECK_ALWAYS_BYTES: Final = 16 * 1024 * 1024  # up to here a full check costs milliseconds
-CORRUPT_KEPT: Final = 3
 BUSY_TIMEOUT_S: Final = 5.0
 LIST_SIZES: Final = (1, 8, 64, 512, 2048)  # few lengths: few statements to keep prepared
 
@@ -74,13 +73,15 @@ class Database:
         self._inside = False
         self._doomed = False
         self._on_rollback: list[Callable[[], None]] = []
-        if _note_of(path).exists():
-            self._put_aside("damage was met while it was in use")
+        if network := network_of(path.parent):
+            raise StoreError(f"{path}: is on a network ({network}); it must be on a local disk")
+        if note_of(path).exists():
+            put_aside(self.path, "damage was met while it was in use")
         try:
-            _remove_strangers(path)
-            had_log = _log_of(path).exists()
+            remove_strangers(path)
+            had_log = log_of(path).exists()
             if not path.exists():
-                _create(path)
+                create(path)
         except OSError as error:
             raise StoreError(f"{path}: {error.strerror}") from error
         self._connection = self._connect()
@@ -88,7 +89,7 @@ class Database:
             self._prepare(schema, had_log)
         except CorruptIndexError as error:
             self._connection.close()
-            self._put_aside(str(error))
+            put_aside(self.path, str(error))
         except BaseException:
             self._connection.close()
             raise
@@ -147,25 +148,10 @@ class Database:
             self._roll_back()
             raise self._failed(error) from error
 
-    def _put_aside(self, why: str) -> NoReturn:
-        """Rename the database and its log aside, and say so."""
-        try:
-            aside = _name_aside(self.path)
-            for suffix in ("-wal", ""):
-                found = _beside(self.path, suffix)
-                if found.exists():
-                    found.rename(_beside(aside, suffix))
-            _beside(self.path, "-shm").unlink(missing_ok=True)
-            _note_of(self.path).unlink(missing_ok=True)
-            _sync_directory(self.path.parent)
-        except OSError as error:
-            raise StoreError(f"{self.path}: damaged, and {error.strerror}") from error
-        raise CorruptIndexError(f"{self.path}: {why}; put aside as {aside.name}")
-
     def reject(self, why: str) -> NoReturn:
         """Close the database and put it aside: what is in it does not belong here."""
         self._connection.close()
-        self._put_aside(why)
+        put_aside(self.path, why)
 
     def close(self) -> None:
         """Close the file; the log is folded in, so the next opening finds a clean end."""
@@ -277,7 +263,7 @@ class Database:
     def damaged(self, why: str) -> CorruptIndexError:
         """Note that this database must be put aside; return the exception to raise."""
         with contextlib.suppress(OSError):
-            _note_of(self.path).touch()
+            note_of(self.path).touch()
         return CorruptIndexError(f"{self.path}: {why}")
 
     def _failed(self, error: sqlite3.Error) -> StoreError:
@@ -293,55 +279,3 @@ def _migrations(schema: str) -> list[str]:
     directory = resources.files("p2psync.store") / "schema" / schema
     scripts = [item for item in directory.iterdir() if item.name.endswith(".sql")]
     return [script.read_text("utf-8") for script in sorted(scripts, key=lambda s: s.name)]
-
-
-def _create(path: pathlib.Path) -> None:
-    """Create the empty file for the owner alone; SQLite gives its log the same mode."""
-    os.close(os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
-    _sync_directory(path.parent)
-
-
-def _remove_strangers(path: pathlib.Path) -> None:
-    """Remove what SQLite would play back into the database although it is not of it.
-
-    We keep no rollback journal; a log without a database belonged to a deleted one.
-    """
-    _beside(path, "-journal").unlink(missing_ok=True)
-    if not path.exists():
-        _log_of(path).unlink(missing_ok=True)
-        _beside(path, "-shm").unlink(missing_ok=True)
-
-
-def _sync_directory(path: pathlib.Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _beside(path: pathlib.Path, suffix: str) -> pathlib.Path:
-    return path.with_name(path.name + suffix)
-
-
-def _log_of(path: pathlib.Path) -> pathlib.Path:
-    """Return the name of the write-ahead log; it exists while the database is in use."""
-    return _beside(path, "-wal")
-
-
-def _note_of(path: pathlib.Path) -> pathlib.Path:
-    """Return the name whose existence says: damage was met in this database."""
-    return _beside(path, ".damaged")
-
-
-def _name_aside(path: pathlib.Path) -> pathlib.Path:
-    """Return the next free name aside; of the earlier ones only the newest few are kept."""
-    numbers = sorted(
-        int(found.group(1))
-        for entry in path.parent.iterdir()
-        if (found := re.fullmatch(re.escape(path.name) + r"\.corrupt-(\d+)", entry.name))
-    )
-    for number in numbers[: max(0, len(numbers) - CORRUPT_KEPT + 1)]:
-        for suffix in ("", "-wal"):
-            _beside(path, f".corrupt-{number}{suffix}").unlink(missing_ok=True)
-    return _beside(path, f".corrupt-{(numbers or [0])[-1] + 1}")
