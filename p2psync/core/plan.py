@@ -14,8 +14,9 @@ Hard order (a directory around its contents) is never broken; it has no cycles. 
 takes bytes comes before who displaces them) has one wherever names were swapped; there it is
 broken by putting the bytes aside.
 
-The executor compares the disk with `row` before each step. If they differ, or a step named in
-`after` was not carried out, it leaves the step out and the path is scanned.
+The executor compares the disk with `row` before each step, and with the rows in `stands`: live
+values of what is displaced stand there by now. If they differ, or a step named
+in `after` was not carried out, it leaves the step out and the path is scanned.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from p2psync.core.paths import parent
 from p2psync.core.view import same_looks, same_object
 
 Paths = frozenset[bytes]
+Standing = tuple[tuple[bytes, Row], ...]
 _NO_PATHS: Paths = frozenset()
 
 
@@ -64,6 +66,7 @@ class Replace:
     place: Place
     row: Row
     after: Paths = _NO_PATHS
+    stands: Standing = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +90,7 @@ class Remove:
     path: bytes
     row: Row
     after: Paths = _NO_PATHS
+    stands: Standing = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -363,9 +367,21 @@ class _Plan:
         if task.needs_bytes and task.source is not None:
             self._put_aside(task.source)
             after.add(task.source)
-        self._steps.append(_step(task, frozenset(after)))
+        self._steps.append(_step(task, frozenset(after), self._standing(task)))
         self._done.add(path)
         return [path]
+
+    def _standing(self, task: _Task) -> Standing:
+        """Return the paths where the view already shows live values of what goes from here."""
+        row, draft = task.displaces, self._draft
+        if row is None or not row.place.dots or not draft.names_of(row.place.home):
+            return ()
+        return tuple(
+            (path, standing)
+            for path, place in draft.shown(row.place.home).items()
+            if path not in self._tasks and place.dots & row.place.dots
+            if (standing := draft.row(path)) is not None
+        )
 
     def _moved_from(self, task: _Task) -> _Task | None:
         """Return the task of the file that only has to be renamed to here."""
@@ -385,20 +401,20 @@ class _Plan:
         self._steps.append(PutAside(path, row))
 
 
-def _step(task: _Task, after: Paths) -> Step:
+def _step(task: _Task, after: Paths, stands: Standing) -> Step:
     path, place, row = task.path, task.place, task.row
     if place is None:
         assert row is not None  # else there is nothing to do
         if row.place.kind is Kind.DIRECTORY:
             return RemoveDirectory(path, row, after)
-        return Remove(path, row, after)
+        return Remove(path, row, after, stands)
     if row is None:
         if place.kind is Kind.DIRECTORY:
             return MakeDirectory(path, place, after)
         return Create(path, place, after)
     if task.stays:
         return SetMetadata(path, place, row, after)
-    return Replace(path, place, row, after)
+    return Replace(path, place, row, after, stands)
 
 
 def _agree(place: Place | None, row: Row | None) -> bool:

@@ -366,6 +366,10 @@ class Replica:
             return True
         if disk.get(path) != looks(step.row.place):
             return False
+        if isinstance(step, (Replace, Remove)) and any(
+            disk.get(other) != looks(row.place) for other, row in step.stands
+        ):
+            return False
         return self._change(step, have)
 
     def _change(
