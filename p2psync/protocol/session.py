@@ -6,8 +6,8 @@ ones only.
 
 Alive means heard of. After 10 s without a message from the peer a Ping goes out, after 25 s the
 session is over; it is over as well when something has waited 25 s to be taken for sending. The
-driver must therefore ask for `data_to_send` only when it can send, and messages must be small
-enough to cross a slow line within that time.
+driver must therefore ask for `data_to_send` only when it can send, and where a message may take
+longer than that to cross the line, tell of its parts (`note_received`, `note_sent`).
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ _INPUTS: Final[dict[type[Message], Input]] = {
 }
 
 
-_PINGS_UNANSWERED: Final = 8  # of a peer that talks all the same
+_PINGS_UNANSWERED: Final = 32  # of a peer that shows signs of life all the same
 
 
 class Session:
@@ -143,7 +143,7 @@ class Session:
         """Ask for a sign of life: `Answered` with the number returned follows, or the end.
 
         Raises:
-            LocalProtocolError: the session is not open, or eight are under way already.
+            LocalProtocolError: the session is not open, or 32 are under way already.
         """
         if self.state is not State.OPEN or len(self._pings) >= _PINGS_UNANSWERED:
             raise LocalProtocolError("no ping now")
@@ -205,6 +205,20 @@ class Session:
             self._ping()
         else:
             self._fail("the peer answers no ping")
+
+    def note_received(self, now: float) -> None:
+        """Count as a sign of life what is no whole message yet, or waits for its owner.
+
+        A large message on a slow line, or an owner at work, must not look like silence. Called
+        after `handle_deadline`, so that the peer is pinged and hears of us all the while.
+        """
+        self._now = self._heard = now
+
+    def note_sent(self, now: float) -> None:
+        """Count as progress that a part of what is being sent has left."""
+        self._now = now
+        if self._waiting_since is not None:
+            self._waiting_since = now
 
     def _take(self, message: Message) -> None:
         match message:
