@@ -102,18 +102,17 @@ class Displacing(Staging):
 
     # ------------------------------------------------------------------ putting away
 
-    def _may_go(self, staged: bytes, row: Row) -> bool:
-        """Remove a displaced directory; False: something came into it. Others may go."""
-        if row.place.kind is not Kind.DIRECTORY:
-            return True
+    def _is_gone(self, staged: bytes) -> bool:
+        """Remove a displaced directory; False: something came into it, or it is none."""
         try:
             syscalls.remove_directory(self.staging, staged)
         except OSError:
             return False
         return True
 
-    def _put_away(self, staged: bytes, path: bytes, row: Row) -> bytes | None:
-        return None if row.place.kind is Kind.DIRECTORY else self._into_history(staged, path)
+    def _put_away(self, staged: bytes, path: bytes) -> bytes | None:
+        """Remove an empty directory from staging, or move what is there into the history."""
+        return None if self._is_gone(staged) else self._into_history(staged, path)
 
     def _into_history(self, staged: bytes, path: bytes) -> bytes | None:
         """Move what stood at a path from staging into the history; return its name there.

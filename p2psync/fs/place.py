@@ -89,16 +89,12 @@ class Placing(Displacing):
 
         target_row: what stands at the path and is displaced; None: nothing does.
         """
-
-        def act(origin: At) -> Outcome:
-            def land(at: At) -> Outcome:
-                if target_row is None:
-                    return self._move_new(origin, at, row, place)
-                return self._move_onto(origin, at, row, (place, target_row))
-
-            return self._acting(path, land)
-
-        return self._acting(source, act)
+        return self._acting(
+            source,
+            lambda origin: self._acting(
+                path, lambda at: self._move(origin, at, row, place, target_row)
+            ),
+        )
 
     def remove(self, path: bytes, row: Row) -> Outcome:
         """Take the file or link that `row` says out of the folder, into the history."""
@@ -195,8 +191,11 @@ class Placing(Displacing):
             if error.errno not in syscalls.NOT_SUPPORTED:
                 raise
             return self._displace(staged, at, row, before)
-        if self._is_expected(staged, row, before) and self._may_go(staged, row):
-            return Done(None, self._put_away(staged, at.path, row))
+        if self._is_expected(staged, row, before):
+            if row.place.kind is not Kind.DIRECTORY:
+                return Done(None, self._into_history(staged, at.path))
+            if self._is_gone(staged):
+                return Done(None)
         self._swap_back(staged, at)
         return at.surprise()
 
@@ -221,7 +220,10 @@ class Placing(Displacing):
         aside = old_name(number_of(new_name()), at.name)
         self._record(aside, at.path, before, durable=True)
         self._take(at, aside)
-        if not (self._is_expected(aside, row, before) and self._may_go(aside, row)):
+        empty = row.place.kind is not Kind.DIRECTORY or _is_empty(
+            At(at.path, self.staging, aside)
+        )
+        if not (empty and self._is_expected(aside, row, before)):
             self._give_back(aside, at)
             return at.surprise()
         try:
@@ -233,7 +235,7 @@ class Placing(Displacing):
         except OSError:
             self._give_back(aside, at)
             raise
-        kept = self._put_away(aside, at.path, row)
+        kept = self._put_away(aside, at.path)
         self._forget_record(aside)
         return Done(None, kept)
 
@@ -266,31 +268,65 @@ class Placing(Displacing):
 
     # ------------------------------------------------------------------ move
 
-    def _move_new(self, origin: At, at: At, row: Row, place: Place) -> Outcome:
+    def _move(
+        self, origin: At, at: At, row: Row, place: Place, target_row: Row | None
+    ) -> Outcome:
         before = self._as_row(origin, row)
         if before is None:
             return origin.surprise()
-        try:
-            self.rename_new(origin.fd, origin.name, at.fd, at.name)
-        except FileExistsError:
-            return at.surprise()
-        if not self._still(at, row, before):
-            try:
-                self.rename_new(at.fd, at.name, origin.fd, origin.name)
-            except OSError:
-                return at.surprise()  # it stays where the scan will find it
-            return origin.surprise()
-        return self._moved(at, row, place, before)
+        if target_row is None:
+            outcome = self._move_new(origin, at, row, before)
+        else:
+            target = self._as_row(at, target_row)
+            if target is None:
+                return at.surprise()
+            if target_row.place.kind is Kind.DIRECTORY and not _is_empty(at):
+                return Problem(at.path, Reason.NOT_EMPTY)
+            outcome = self._move_through(
+                origin, row, before, lambda old: self._swap(old, at, target_row, target)
+            )
+        if isinstance(outcome, Done):
+            return self._moved(at, row, place, before)._replace(history=outcome.history)
+        return outcome
 
-    def _move_onto(self, origin: At, at: At, row: Row, wanted: tuple[Place, Row]) -> Outcome:
-        place, target_row = wanted
-        before, target = self._as_row(origin, row), self._as_row(at, target_row)
-        if before is None:
-            return origin.surprise()
-        if target is None:
-            return at.surprise()
-        if target_row.place.kind is Kind.DIRECTORY and not _is_empty(at):
-            return Problem(at.path, Reason.NOT_EMPTY)
+    def _move_new(self, origin: At, at: At, row: Row, before: Signature) -> Outcome:
+        if self.traits.noreplace:
+            try:
+                syscalls.rename_new(origin.fd, origin.name, at.fd, at.name)
+            except OSError as error:
+                if isinstance(error, FileExistsError):
+                    return at.surprise()
+                if error.errno not in syscalls.NOT_SUPPORTED:
+                    raise
+            else:
+                return self._check_moved(origin, at, row, before)
+
+        # a rename in two steps must not begin where a person may save between them
+        def land(old: bytes) -> Outcome:
+            try:
+                self.rename_new(self.staging, old, at.fd, at.name)
+            except FileExistsError:
+                return at.surprise()
+            return Done(None)
+
+        return self._move_through(origin, row, before, land)
+
+    def _check_moved(self, origin: At, at: At, row: Row, before: Signature) -> Outcome:
+        if self._still(at, row, before):
+            return Done(None)
+        try:
+            syscalls.rename_new(at.fd, at.name, origin.fd, origin.name)
+        except OSError:
+            return at.surprise()  # it stays where the scan will find it
+        return origin.surprise()
+
+    def _move_through(
+        self, origin: At, row: Row, before: Signature, land: Callable[[bytes], Outcome]
+    ) -> Outcome:
+        """Move through staging, from where `land` brings it to its place.
+
+        What `land` does not bring there goes back.
+        """
         old = old_name(number_of(new_name()), origin.name)
         self._record(old, origin.path, before, durable=not self.traits.exchange)
         self._take(origin, old)
@@ -298,15 +334,15 @@ class Placing(Displacing):
             self._give_back(old, origin)
             return origin.surprise()
         try:
-            outcome = self._swap(old, at, target_row, target)
+            outcome = land(old)
         except OSError:
             self._give_back(old, origin)
             raise
-        if not isinstance(outcome, Done):
+        if isinstance(outcome, Done):
+            self._forget_record(old)
+        else:
             self._give_back(old, origin)
-            return outcome
-        self._forget_record(old)
-        return self._moved(at, row, place, before)._replace(history=outcome.history)
+        return outcome
 
     def _moved(self, at: At, row: Row, place: Place, before: Signature) -> Done:
         shown = self._shown(at, before)

@@ -263,11 +263,8 @@ class Root(Placing):
         path = self._recorded(name)
         if path is not None and self._bring_back(name, path):
             return Recovered(path, None)
-        with contextlib.suppress(OSError):  # an empty directory is nobody's content
-            syscalls.remove_directory(self.staging, name)
-            return None
         known = path or name.removeprefix(OLD).partition(b"-")[2] or b"recovered"
-        kept = self._into_history(name, known)
+        kept = self._put_away(name, known)
         return None if kept is None else Recovered(None, kept)
 
     def _recorded(self, name: bytes) -> bytes | None:
