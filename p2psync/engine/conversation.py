@@ -46,6 +46,7 @@ class Conversation:
         self._session = Session(hello, now=loop.time())
         self._urgent: deque[Message] = deque()
         self._bulk: deque[Message] = deque()
+        self._taking = False  # a message waits for its owner, and those behind it with it
         self._work = asyncio.Event()
         self._room = asyncio.Event()
         self._room.set()
@@ -159,7 +160,9 @@ class Conversation:
                 data = await self.channel.receive()
                 self._session.receive_data(data, loop.time())
                 self._work.set()
+                self._taking = True
                 await self._happened(on_message)
+                self._taking = False
         except ChannelClosedError as error:
             self._end(error.reason)
         except RemoteProtocolError as error:
@@ -221,6 +224,8 @@ class Conversation:
         while (deadline := self._session.next_deadline()) is not None:
             await asyncio.sleep(max(0.0, deadline - loop.time()))
             self._session.handle_deadline(loop.time())
+            if self._taking:  # the peer is not silent, we do not listen
+                self._session.note_received(loop.time())
             self._work.set()
             await self._happened(_nobody)
 
