@@ -40,7 +40,7 @@ class Speaker:
             text=True,
         )
         self._lines: queue.Queue[dict[str, Any]] = queue.Queue()
-        self._early: list[dict[str, Any]] = []
+        self.heard: list[dict[str, Any]] = []
         threading.Thread(target=self._read, daemon=True).start()
 
     def _read(self) -> None:
@@ -62,9 +62,9 @@ class Speaker:
             AssertionError: it did not come in time; with what came.
         """
         deadline = time.monotonic() + timeout
-        for early in self._early:
+        for early in self.heard:
             if early["event"] == event and fields.items() <= early.items():
-                self._early.remove(early)
+                self.heard.remove(early)
                 return early
         while time.monotonic() < deadline:
             try:
@@ -73,8 +73,8 @@ class Speaker:
                 break
             if got["event"] == event and fields.items() <= got.items():
                 return got
-            self._early.append(got)
-        last = self._early[-5:]
+            self.heard.append(got)
+        last = self.heard[-5:]
         raise AssertionError(f"no {event} {fields} within {timeout} s; lately {last}")
 
     def announce(self, name: str, port: int = 1234, type_: str = TYPE, **txt: str) -> float:

@@ -101,6 +101,18 @@ def test_an_update_is_seen(lan: Lan) -> None:
     b.hear("found", name="hello", port=2, txt={"key": "new"})
 
 
+def test_what_says_goodbye_at_once_stays_gone(lan: Lan) -> None:
+    """A goodbye right after the announcement is the last word: it is not announced again."""
+    a, b = Speaker(lan, "a").ready(), Speaker(lan, "b").ready()
+    b.browse()
+    a.announce("short")
+    a.tell("withdraw", name="short")
+    gone = b.hear("lost", name="short")["at"]
+    with pytest.raises(AssertionError, match="no lost"):
+        b.hear("lost", timeout=0.6)  # the time in which announcements are repeated
+    assert all(event["at"] < gone for event in b.heard if event["name"] == "short")
+
+
 def test_an_interface_that_comes_while_running_is_used(lan: Lan) -> None:
     """Found through a network adapter plugged in after both have started; and when it is
     taken out and comes back with another address, found there."""
