@@ -16,6 +16,8 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Map
 from pathlib import Path
 from typing import Final, Protocol
 
+from blake3 import blake3
+
 from p2psync import __version__
 from p2psync.core import paths
 from p2psync.core.ids import DeviceId, FolderId
@@ -568,7 +570,7 @@ class Engine:
 
 def twin_key(replica: bytes) -> bytes:
     """Return the peer key under which another replica on this device is kept."""
-    return b"twin" + replica
+    return blake3(b"twin" + replica).digest()
 
 
 def finished(status: FolderStatus) -> Finished:

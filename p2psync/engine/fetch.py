@@ -94,8 +94,11 @@ class Fetcher:
         """Apply what is at hand, start fetching what is not; False: nothing to do now."""
         chosen = await self._replica.worker(self._choose)
         if chosen.now:
-            self.took(await self._replica.apply(chosen.now, {}, {}))
-            return True
+            applied = await self._replica.apply(chosen.now, {}, {})
+            self.took(applied)
+            if applied.done:
+                return True
+        # what was not done waits for a content that is still elsewhere (a loser for its winner)
         started = self._start_packs(group, chosen) + self._start_large(group, chosen)
         if not started and not self._packs:
             return False

@@ -94,6 +94,8 @@ class Replica:
         self.held = "the agent has just started"
         self.problems: dict[bytes, Problem] = {}
         self.scanning = True
+        self.provided_bytes = 0
+        self.messages = 0
         self.counted = (0, 0, False)  # files, bytes, and whether all have been counted
         self.worker = Worker(f"replica-{record.name}")
         self.fetcher = Fetcher(self)
@@ -447,6 +449,7 @@ class Replica:
 
     async def receive(self, link: Link, message: Message) -> None:
         """Take one message of a peer about this folder; waits while the inbox is full."""
+        self.messages += 1
         if isinstance(message, AskFiles | AskManifest | AskChunks):
             await self._asked(link, message)
         else:
@@ -519,6 +522,7 @@ class Replica:
                 await link.conversation.send(nothing(message))
                 return
             async for answer in provider.answers(message):
+                self.provided_bytes += content_bytes(answer)
                 await link.conversation.send_bulk(answer)
             if provider.doubted:
                 doubted, provider.doubted = provider.doubted, set()
@@ -670,3 +674,14 @@ def nothing(message: AskFiles | AskManifest | AskChunks) -> Message:
             return Manifest(message.request, b"", [])
         case AskChunks():
             return Chunks(message.request, [], [chunk[0] for chunk in message.chunks], True)
+
+
+def content_bytes(answer: Files | Manifest | Chunks) -> int:
+    """Return how many bytes of contents an answer carries."""
+    match answer:
+        case Files():
+            return sum(len(data) for _, data in answer.files)
+        case Chunks():
+            return sum(len(data) for _, data in answer.chunks)
+        case Manifest():
+            return 0
