@@ -125,6 +125,12 @@ def test_t32_random_bytes_are_refused(data: bytes) -> None:
         unseal(BOB, ANN.device, data)
 
 
+def test_t21_more_than_480_bytes_are_not_even_opened() -> None:
+    """A mailbox that hands over more is refused by its length."""
+    with pytest.raises(RemoteProtocolError, match="481 bytes"):
+        unseal(BOB, ANN.device, bytes(481))
+
+
 def test_sixteen_ipv4_candidates_fit() -> None:
     """An answer with 16 IPv4 candidates stays below 480 bytes."""
     content = dataclasses.replace(ANSWER, candidates=(V4,) * 16)
