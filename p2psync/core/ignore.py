@@ -47,6 +47,7 @@ class _Rule(NamedTuple):
 
     segments: what fits the path's names one by one; None, written `**`, is any number of names.
     floating: the only segment is for the last name, at any depth.
+    depth: how many names a path must have to match; None: that does not matter.
     glob: that segment's text, for the quick look at names.
     """
 
@@ -54,6 +55,7 @@ class _Rule(NamedTuple):
     directories_only: bool
     segments: list[Fits | None]
     floating: bool
+    depth: int | None
     glob: _Glob | None
 
 
@@ -66,7 +68,7 @@ class Rules:
     def __init__(self, rules: list[_Rule], digest: bytes) -> None:
         self.digest = digest
         self._rules = rules[::-1]  # the last one that matches decides
-        self._all_floating = all(rule.floating for rule in rules)
+        self._anchored = [rule for rule in self._rules if not rule.floating]
         globs = [rule.glob for rule in self._rules if rule.glob]
         self._names = frozenset(glob.name for glob in globs if glob.name is not None)
         self._suffixes = tuple(glob.suffix for glob in globs if glob.suffix is not None)
@@ -131,19 +133,20 @@ class Rules:
 
     def _decide(self, path: bytes, is_directory: bool) -> bool:
         """Apply the rules to the path alone, as if nothing above it were ignored."""
-        name = path.rpartition(b"/")[2].decode(errors="surrogateescape")
-        if self._all_floating and not self._may_float(name):
-            return False
         names = path.decode(errors="surrogateescape").split("/")
-        for rule in self._rules:
+        # Rejected at once: what no rule about names alone can match, which is nearly all.
+        rules = self._rules if self._may_float(names[-1]) else self._anchored
+        for rule in rules:
             if rule.directories_only and not is_directory:
+                continue
+            if rule.depth not in (None, len(names)):
                 continue
             if _fit(rule.segments, names[-1:] if rule.floating else names):
                 return rule.ignores
         return False
 
     def _may_float(self, name: str) -> bool:
-        """Reject at once what no rule about names alone can match: nearly every name."""
+        """Say whether some rule about names alone matches, whatever comes of it."""
         return (
             name in self._names
             or name.endswith(self._suffixes)
@@ -175,7 +178,9 @@ def _rule(line: str) -> _Rule:
         names = names[-1:]
     globs = [None if name == "**" else _Glob(name) for name in names]
     segments: list[Fits | None] = [glob.fits if glob else None for glob in globs]
-    return _Rule(ignores, directories_only, segments, floating, globs[0] if floating else None)
+    depth = None if floating or None in segments else len(segments)
+    glob = globs[0] if floating else None
+    return _Rule(ignores, directories_only, segments, floating, depth, glob)
 
 
 def _fit(segments: Sequence[Fits | None], names: Sequence[str]) -> bool:
