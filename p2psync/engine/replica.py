@@ -413,7 +413,7 @@ class Replica:
         watcher = Watcher(self.record.root)
         async for hint in watcher.hints(self._stopping):
             self._watcher_state = watcher.state
-            if IGNORE_FILE in hint.paths or hint.everything:
+            if hint.rules or hint.everything:
                 self.scan_soon(everything=True)
             self.scan_soon(hint.paths, everything=hint.everything)
 
