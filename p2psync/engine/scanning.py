@@ -89,6 +89,8 @@ class Scanner:
             for path in part.missing:
                 missing.append(path)
                 missing += self._index.rows_below(path)
+            for path in part.replaced:  # a directory that is a file or a link now
+                missing += self._index.rows_below(path)
             while len(pending) >= UNIT_PATHS:
                 unit = self._portion(pending)
                 yield self._take_in(unit, (), problems)
