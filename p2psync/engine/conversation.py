@@ -103,8 +103,9 @@ class Conversation:
 
     def fail(self, reason: str) -> None:
         """The peer broke a rule: end at once, and say in the log why."""
-        logger.warning("session with %s closed: %s", self.peer.short, reason)
-        self._end(reason)
+        if not self.over:
+            logger.warning("session with %s closed: %s", self.peer.short, reason)
+        self.end(reason)
 
     @property
     def rtt_ms(self) -> float | None:
@@ -131,14 +132,15 @@ class Conversation:
         try:
             return await asyncio.shield(self._over)
         finally:
-            self._end("the agent stops")
+            self.end("the agent stops")
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             with suppress(ChannelClosedError):
                 await self.channel.close()
 
-    def _end(self, reason: str) -> None:
+    def end(self, reason: str) -> None:
+        """End at once, without a word to the peer; harmless when it is over."""
         if self._over.done():
             return
         self._over.set_result(reason)
@@ -164,12 +166,12 @@ class Conversation:
                 await self._happened(on_message)
                 self._taking = False
         except ChannelClosedError as error:
-            self._end(error.reason)
+            self.end(error.reason)
         except RemoteProtocolError as error:
             self.fail(str(error))
         except Exception as error:
             logger.exception("a bug while taking a message of %s", self.peer.short)
-            self._end(f"internal error: {error}")
+            self.end(f"internal error: {error}")
 
     async def _happened(self, on_message: OnMessage) -> None:
         for event in self._session.events():
@@ -186,7 +188,7 @@ class Conversation:
                         answer.set_result(rtt_s)
                 case Closed(reason):
                     await self._flush()
-                    self._end(reason)
+                    self.end(reason)
                 case Failed(reason):
                     self.fail(reason)
 
@@ -204,7 +206,7 @@ class Conversation:
                 await self._happened(_nobody)
                 await self._work.wait()
         except ChannelClosedError as error:
-            self._end(error.reason)
+            self.end(error.reason)
 
     async def _write_all(self) -> None:
         while True:

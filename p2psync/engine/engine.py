@@ -207,7 +207,9 @@ class Engine:
         Root.create(root, replica, bytes(folder)).close()
         record = FolderRecord(replica, folder, root, name, True)
         self._home.add_folder(record)
-        return self._start_replica(record)
+        made = self._start_replica(record)
+        self._members_changed()
+        return made
 
     def _join_twins(self) -> None:
         """Join every further replica of a folder with the first one on this device."""

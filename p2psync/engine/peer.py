@@ -8,7 +8,8 @@
 - The same key with another instance, while the old session still answers a ping sent after the
   new hello, is a clone of the device: both are told and the new session ends.
 - While the conversation goes over WebRTC, TLS is tried again whenever the peer is seen and
-  every minute: what is better takes over.
+  every minute: what is better takes over. A worse channel replaces a better one only when that
+  one does not answer any more.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from p2psync.core.ids import DeviceId
 from p2psync.engine.conversation import Conversation
 from p2psync.errors import ChannelClosedError
 from p2psync.net.channel import Channel
+from p2psync.net.registry import TRANSPORTS
 from p2psync.protocol.messages import Hello
 
 logger = logging.getLogger(__name__)
@@ -32,6 +34,7 @@ BETTER_S = 60.0
 BOTH_DIALLED_S = 2.0
 CLONE_PING_S = 3.0
 HELLO_S = 10.0
+BEST = min(TRANSPORTS.keys() - {"memory"}, key=lambda name: TRANSPORTS[name])
 CLONE = "another device speaks with the same key"
 
 Address = tuple[str, int]
@@ -72,6 +75,7 @@ class Peer:
         self._cloned = cloned
         self._instance = b""
         self._wake = asyncio.Event()
+        self._met = asyncio.Event()
         self._group: asyncio.TaskGroup
         self._stopped = False
 
@@ -106,11 +110,10 @@ class Peer:
         while True:
             self._wake.clear()
             current = self.conversation
-            if current is None or current.channel.transport == "webrtc":
+            if current is None or current.channel.transport != BEST:
                 channel = await self._dialled(tls_only=current is not None)
                 if channel is not None:
-                    self.accept(channel)
-                    pause = FIRST_PAUSE_S
+                    await self._meet(channel)
             if self.conversation is not None:
                 pause = BETTER_S
             with suppress(TimeoutError):
@@ -121,42 +124,48 @@ class Peer:
             pause = min(pause * 2, LONGEST_PAUSE_S)
 
     async def _dialled(self, *, tls_only: bool) -> Channel | None:
+        """Dial until it succeeds, fails, or the peer has come to us by the best way."""
         self.dialling = True
+        self._met.clear()
+        dialling = asyncio.create_task(self._dial(self, tls_only))
+        met = asyncio.create_task(self._met.wait())
         try:
-            return await self._dial(self, tls_only)
+            await asyncio.wait({dialling, met}, return_when=asyncio.FIRST_COMPLETED)
+            return dialling.result() if dialling.done() else None
         finally:
             self.dialling = False
+            for task in (dialling, met):
+                task.cancel()
+            await asyncio.gather(dialling, met, return_exceptions=True)
 
     def accept(self, channel: Channel) -> None:
-        """Take an authenticated channel of this peer, whoever opened it."""
+        """Take an authenticated channel that the peer opened."""
         if not self._stopped:
             self._group.create_task(self._meet(channel))
 
     async def _meet(self, channel: Channel) -> None:
+        """Greet over a new channel and decide whether it is the one to use."""
         conversation = Conversation(channel, self.device, bytes(self.device), self._hello())
-        running = asyncio.create_task(self._hold(conversation))
+        self._group.create_task(self._hold(conversation))
         try:
             async with asyncio.timeout(HELLO_S):
                 hello = await conversation.opened
         except (TimeoutError, ChannelClosedError):
-            conversation.fail("no hello")
-            await running
+            conversation.end("no hello")
             return
-        if await self._may_stay(conversation, hello):
-            earlier, self.conversation = self.conversation, conversation
-            self._instance, self.name = hello.instance, hello.name
-            if earlier is not None:
-                earlier.close("replaced by a later session")
-            if not conversation.over:
-                conversation.admitted.set_result(None)
-            self._wake.set()
-            logger.info(
-                "connected to %s over %s %s",
-                self.device.short,
-                channel.transport,
-                channel.address,
-            )
-        await running
+        if not await self._may_stay(conversation, hello) or conversation.over:
+            return
+        earlier, self.conversation = self.conversation, conversation
+        self._instance, self.name = hello.instance, hello.name
+        if earlier is not None:
+            earlier.close("replaced by a later session")
+        conversation.admitted.set_result(None)
+        if channel.transport == BEST:
+            self._met.set()
+        self._wake.set()
+        logger.info(
+            "connected to %s over %s %s", self.device.short, channel.transport, channel.address
+        )
 
     async def _may_stay(self, new: Conversation, hello: Hello) -> bool:
         current = self.conversation
@@ -168,6 +177,11 @@ class Peer:
                 for conversation in (current, new):
                     conversation.close(CLONE)
                 return False
+        elif rank(new) > rank(current):
+            # a worse way, tried because the better one was slow: it stays only if that is dead
+            if await self._answers(current):
+                new.close("there is a better channel")
+                return False
         elif self._crossed(current, new):
             mine_stays = self.me < self.device
             if new.channel.dialled != mine_stays:
@@ -178,8 +192,8 @@ class Peer:
     @staticmethod
     def _crossed(current: Conversation, new: Conversation) -> bool:
         both_dialled = current.channel.dialled != new.channel.dialled
-        same_rung = current.channel.transport == new.channel.transport
-        return both_dialled and same_rung and new.opened_at - current.opened_at < BOTH_DIALLED_S
+        alike = both_dialled and rank(new) == rank(current)
+        return alike and new.opened_at - current.opened_at < BOTH_DIALLED_S
 
     @staticmethod
     async def _answers(conversation: Conversation) -> bool:
@@ -197,3 +211,8 @@ class Peer:
             if self.conversation is conversation:
                 self.conversation = None
                 self._wake.set()
+
+
+def rank(conversation: Conversation) -> int:
+    """Return how good a conversation's transport is; lower is better."""
+    return TRANSPORTS[conversation.channel.transport]
