@@ -3,6 +3,7 @@
     mdns          `Lan`: announces services and browses for them on every interface
     registration  one announced service
     browser       one browse: a bounded view of one service type
+    asker         the questions for one service type
     guard         bounds what strangers' records cost
     records       what a browse tells, and the order of addresses; pure
     mailbox       `MdnsMailbox`: messages between hosts that cannot connect

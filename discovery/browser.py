@@ -1,4 +1,4 @@
-"""One browse of one service type: asks, keeps a bounded view, tells its changes.
+"""One browse of one service type: keeps a bounded view and tells its changes.
 
 zeroconf's own ServiceBrowser is not used: it keeps a refresh timer for every name anybody
 announces, for 75 minutes (a flood grows it without bound), and calls back for names of which
@@ -14,7 +14,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Final
 
-from zeroconf import RecordUpdate, RecordUpdateListener, Zeroconf, current_time_millis
+from zeroconf import RecordUpdate, RecordUpdateListener, Zeroconf
 from zeroconf._dns import (
     DNSAddress,
     DNSPointer,
@@ -40,9 +40,6 @@ from discovery.registration import base_of
 
 TRACKED: Final = 256
 NAME_BYTES: Final = 255
-ASK_AGAIN_S: Final = (0.12, 1.0)  # the first answer may go to another process on our port
-ASK_AT_MOST_EVERY_S: Final = 600.0  # RFC 6762 5.2 doubles up to an hour; records live 75 min
-KNOWN_ANSWERS: Final = 24  # they stay in one packet with the question
 MISSING: Final = 16  # names whose details one packet asks for
 MISSING_WAIT_S: Final = 0.1
 
@@ -71,7 +68,7 @@ class Browser(RecordUpdateListener):
             closed: called once at the end.
         """
         super().__init__()
-        self._type = service_type
+        self.type = service_type
         self._suffix = "." + base_of(service_type)
         self._tracked = tracked
         self._ignores = ignores
@@ -83,7 +80,6 @@ class Browser(RecordUpdateListener):
         self._events: OrderedDict[str, Found | Lost] = OrderedDict()
         self._wake = asyncio.Event()
         self._zeroconf: Zeroconf | None = None
-        self._timer: asyncio.TimerHandle | None = None
         self._missing_timer: asyncio.TimerHandle | None = None
         self._open = True
 
@@ -115,27 +111,18 @@ class Browser(RecordUpdateListener):
             if found is not None:
                 self._tell(found)
 
-    def ask(self) -> None:
-        """Ask the network now, and then again at growing intervals."""
-        if self._zeroconf is None:
-            return
-        self._question(unicast=True)
-        self._schedule(ASK_AGAIN_S[0], ASK_AGAIN_S[1])
-
     # what the Lan does
 
     def attach(self, zeroconf: Zeroconf) -> None:
-        """Begin to listen and ask."""
+        """Begin to listen."""
         self._zeroconf = zeroconf
-        zeroconf.async_add_listener(self, [DNSQuestion(self._type, _TYPE_PTR, _CLASS_IN)])
-        self.ask()
+        zeroconf.async_add_listener(self, [DNSQuestion(self.type, _TYPE_PTR, _CLASS_IN)])
 
     def detach(self) -> None:
         """Stop listening and asking; what is known stays known."""
-        for timer in (self._timer, self._missing_timer):
-            if timer is not None:
-                timer.cancel()
-        self._timer = self._missing_timer = None
+        if self._missing_timer is not None:
+            self._missing_timer.cancel()
+            self._missing_timer = None
         if self._zeroconf is not None:
             self._zeroconf.async_remove_listener(self)
             self._zeroconf = None
@@ -157,7 +144,7 @@ class Browser(RecordUpdateListener):
 
     def _note(self, zc: Zeroconf, now: float, record: DNSRecord, *, known: bool) -> None:
         if isinstance(record, DNSPointer):
-            if record.key == self._type.lower():
+            if record.key == self.type.lower():
                 self._note_pointer(record, now)
         elif isinstance(record, (DNSService, DNSText)):
             if record.name in self._names and not known:
@@ -201,7 +188,7 @@ class Browser(RecordUpdateListener):
         zeroconf = self._zeroconf
         if zeroconf is None:
             return
-        info = AsyncServiceInfo(self._type, name)
+        info = AsyncServiceInfo(self.type, name)
         if not info.load_from_cache(zeroconf) or not info.port:
             self._ask_about(name)
             return
@@ -221,37 +208,17 @@ class Browser(RecordUpdateListener):
             self._events.popitem(last=False)
         self._wake.set()
 
-    # asking
+    # asking for what is missing
 
-    def _schedule(self, wait_s: float, then_s: float) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        loop = asyncio.get_running_loop()
-        self._timer = loop.call_later(wait_s, self._ask_on, then_s)
-
-    def _ask_on(self, wait_s: float) -> None:
-        self._question(unicast=False)
+    def ask_about_unresolved(self) -> None:
+        """Ask again for the details of the names last told without."""
         unresolved = [name for name, found in self._names.items() if found is None]
         for name in unresolved[-MISSING:]:
             self._ask_about(name)
-        self._schedule(wait_s, min(2 * wait_s, ASK_AT_MOST_EVERY_S))
 
-    def _question(self, *, unicast: bool) -> None:
-        """Send one question for the type, with the youngest answers we have."""
-        if self._zeroconf is None:
-            return
-        now = current_time_millis()
-        question = DNSQuestion(self._type, _TYPE_PTR, _CLASS_IN)
-        question.unicast = unicast
-        packet = DNSOutgoing(_FLAGS_QR_QUERY)
-        packet.add_question(question)
-        cache = self._zeroconf.cache
-        for name in list(self._names)[-KNOWN_ANSWERS:]:
-            pointer = cache.current_entry_with_name_and_alias(self._type, name)
-            # without its details a name has to be told again
-            if pointer is not None and self._names[name] and not pointer.is_stale(now):
-                packet.add_answer_at_time(pointer, now)
-        self._zeroconf.async_send(packet)
+    def resolved(self) -> list[str]:
+        """Return the full names all of which is known, the longest unheard first."""
+        return [name for name, found in self._names.items() if found is not None]
 
     def _ask_about(self, name: str) -> None:
         if len(self._missing) < MISSING:
@@ -272,7 +239,7 @@ class Browser(RecordUpdateListener):
             if self._names.get(name, True) is not None:  # gone, or resolved meanwhile
                 continue
             asked = True
-            info = AsyncServiceInfo(self._type, name)
+            info = AsyncServiceInfo(self.type, name)
             info.load_from_cache(self._zeroconf)
             for kind in (_TYPE_SRV, _TYPE_TXT):
                 packet.add_question(DNSQuestion(name, kind, _CLASS_IN))

@@ -27,6 +27,7 @@ from zeroconf import ServiceInfo, Zeroconf
 from zeroconf._dns import DNSPointer, DNSRecord
 from zeroconf.asyncio import AsyncZeroconf
 
+from discovery.asker import Asker
 from discovery.browser import TRACKED, Browser
 from discovery.guard import Guard
 from discovery.interfaces import (
@@ -58,6 +59,7 @@ class Lan:
         self._async_zeroconf: AsyncZeroconf | None = None
         self._registrations: list[Registration] = []
         self._browsers: list[Browser] = []
+        self._askers: dict[str, Asker] = {}
         self._observers: list[Callable[[], None]] = []
         self._tasks: set[asyncio.Future[Any]] = set()
         self._refreshing = asyncio.Lock()
@@ -186,7 +188,12 @@ class Lan:
     # browsing
 
     def browse(
-        self, service_type: str, *, own: bool = False, tracked: int = TRACKED
+        self,
+        service_type: str,
+        *,
+        own: bool = False,
+        tracked: int = TRACKED,
+        accepts: Callable[[str], bool] = lambda name: True,
     ) -> Browser:
         """Look for instances of a type, from now on and whatever interfaces come.
 
@@ -194,23 +201,42 @@ class Lan:
             service_type: as in `announce`.
             own: also tell what this process announces.
             tracked: how many names are kept at most.
+            accepts: whether an instance name is of interest; others cost nothing.
         """
-        browser = Browser(
-            f"{service_type}.local.",
-            tracked=tracked,
-            ignores=lambda name: not own and self._is_own(name),
-            closed=self._browsers.remove,
-        )
+        full = f"{service_type}.local."
+        ends = len(base_of(full)) + 1
+
+        def ignores(name: str) -> bool:
+            return not accepts(name[:-ends]) or (not own and self._is_own(name))
+
+        browser = Browser(full, tracked=tracked, ignores=ignores, closed=self._closed)
         self._browsers.append(browser)
+        asker = self._askers.get(full)
+        if asker is None:
+            asker = self._askers[full] = Asker(full, lambda: self._browsing(full))
         if self._async_zeroconf is not None:
             browser.attach(self._async_zeroconf.zeroconf)
+            asker.attach(self._async_zeroconf.zeroconf)
         return browser
+
+    def _closed(self, browser: Browser) -> None:
+        self._browsers.remove(browser)
+        if not self._browsing(browser.type):
+            self._askers.pop(browser.type).detach()
+
+    def _browsing(self, full_type: str) -> list[Browser]:
+        return [browser for browser in self._browsers if browser.type == full_type]
 
     def _is_own(self, name: str) -> bool:
         opened = self._async_zeroconf
         if opened is None:
             return False
         return opened.zeroconf.registry.async_get_info_name(name.lower()) is not None
+
+    def ask(self) -> None:
+        """Ask the network at once for all that is browsed: a packet may have been lost."""
+        for asker in self._askers.values():
+            asker.ask()
 
     # following the interfaces
 
@@ -259,8 +285,7 @@ class Lan:
             self.problem = None if interfaces else "no network interface can multicast"
             for registration in list(self._registrations):
                 await self._register(registration)
-            for browser in self._browsers:
-                browser.ask()
+            self.ask()
         if changed:
             for observer in self._observers:
                 observer()
@@ -276,6 +301,8 @@ class Lan:
         self._async_zeroconf = opened
         for browser in self._browsers:
             browser.attach(opened.zeroconf)
+        for asker in self._askers.values():
+            asker.attach(opened.zeroconf)
 
     def _renew_all(self, zeroconf: Zeroconf) -> None:
         """Give fresh records to those who want them; the old ones say goodbye first."""

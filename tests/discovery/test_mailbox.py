@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from discovery import mailbox
-from discovery.mailbox import Assembly, Part, digest_of
+from discovery.mailbox import Assembly, Part, Slot
 from tests.discovery.speaker import Speaker
 from tests.support.inside import on_loopback
 from tests.support.netns import Lan
@@ -19,27 +19,36 @@ from tests.support.require import require
 Txt = dict[bytes, bytes | None]
 
 
+SLOT = Slot("slot")
+
+
 def records(data: bytes) -> list[tuple[str, Txt]]:
     """Cut a message as `MdnsMailbox.put` does."""
-    size = mailbox.PART_BYTES
-    parts = [data[i : i + size] for i in range(0, len(data), size)]
-    cut = []
-    for number, part in enumerate(parts):
-        txt: Txt = dict(mailbox._txt(part).items())
-        cut.append((f"{digest_of(data)}-00000000-{number}-{len(parts)}", txt))
-    return cut
+    cut = SLOT.cut(secrets.token_bytes(8), data)
+    return [(name, dict(mailbox._txt(part).items())) for name, part in cut]
 
 
 @given(st.binary(min_size=1, max_size=9_000), st.randoms(use_true_random=False))
 def test_parts_in_any_order_and_repeated_give_the_message_once(
     data: bytes, chance: object
 ) -> None:
-    """Whatever order and repetition, the message comes exactly once, at its last part."""
+    """Whatever order and repetition, the message comes exactly once, at its last part; and
+    also when it is put twice."""
     shuffled = records(data) * 2
     chance.shuffle(shuffled)  # type: ignore[attr-defined]
-    assembly = Assembly()
-    told = [message for name, txt in shuffled if (message := assembly.add(name, txt))]
-    assert told == [data]
+    assembly = Assembly(SLOT)
+    added = [assembly.add(name, txt) for name, txt in [*shuffled, *records(data)]]
+    assert [message for message in added if message is not None] == [data]
+
+
+def test_a_slot_shows_nothing_of_itself() -> None:
+    """The same message in the same slot has other names each time, known only to the slot."""
+    (first, _), (second, _) = (records(b"data")[0] for _ in range(2))
+    assert not set(first.split("-")[:3]) & set(second.split("-")[:3])
+    assert SLOT.holds(first)
+    assert SLOT.holds(second)
+    assert not Slot("another").holds(first)
+    assert Assembly(Slot("another")).add(first, {b"0": b"data"}) is None
 
 
 @pytest.mark.parametrize(
@@ -48,27 +57,27 @@ def test_parts_in_any_order_and_repeated_give_the_message_once(
         "",
         "hello",
         "0" * 24,
-        f"{'0' * 24}-{'0' * 8}-1-1",  # numbers count from zero
-        f"{'0' * 24}-{'0' * 8}-0-67",  # more than 64 KiB
-        f"{'0' * 24}-{'0' * 8}-0-0",
-        f"{'0' * 24}-{'0' * 8}--1-1",
-        f"{'0' * 24}-{'0' * 8}-\u0660-1",
-        f"{'G' * 24}-{'0' * 8}-0-1",
-        f"x{'0' * 24}-{'0' * 8}-0-1",
-        f"{'0' * 24}-{'0' * 8}-0-1\n",
+        f"{'0' * 16}-{'0' * 16}-{'0' * 16}-1-1",  # numbers count from zero
+        f"{'0' * 16}-{'0' * 16}-{'0' * 16}-0-67",  # more than 64 KiB
+        f"{'0' * 16}-{'0' * 16}-{'0' * 16}-0-0",
+        f"{'0' * 16}-{'0' * 16}-{'0' * 16}--1-1",
+        f"{'0' * 16}-{'0' * 16}-{'0' * 16}-\u0660-1",
+        f"{'G' * 16}-{'0' * 16}-{'0' * 16}-0-1",
+        f"x{'0' * 16}-{'0' * 16}-{'0' * 16}-0-1",
+        f"{'0' * 16}-{'0' * 16}-{'0' * 16}-0-1\n",
     ],
 )
 def test_what_is_no_part_is_ignored(name: str) -> None:
     """A name that no honest sender makes starts nothing."""
     assert Part.parse(name) is None
-    assert Assembly().add(name, {b"0": b"x"}) is None
+    assert Assembly(SLOT).add(name, {b"0": b"x"}) is None
 
 
 def test_a_forged_part_spoils_nothing_for_ever() -> None:
     """A part that is not the message's own keeps it back until the real one comes."""
     data = secrets.token_bytes(2_500)
     cut = records(data)
-    assembly = Assembly()
+    assembly = Assembly(SLOT)
     assert assembly.add(cut[0][0], {b"0": b"forged"}) is None
     assert [assembly.add(*part) for part in cut[1:]] == [None] * (len(cut) - 1)
     assert assembly.add(*cut[0]) == data
@@ -76,9 +85,10 @@ def test_a_forged_part_spoils_nothing_for_ever() -> None:
 
 def test_unfinished_messages_are_bounded() -> None:
     """Ten thousand messages that never end hold no more than a few at a time."""
-    assembly = Assembly()
+    assembly = Assembly(SLOT)
     for _ in range(10_000):
-        assembly.add(f"{secrets.token_hex(12)}-00000000-0-2", {b"0": b"x" * 5_000})
+        (name, _), _ = SLOT.cut(secrets.token_bytes(8), bytes(1_500))
+        assembly.add(name, {b"0": b"x" * 5_000})
     assert len(assembly._pending) <= mailbox.PENDING
     assert all(len(p) <= 1_000 for parts in assembly._pending.values() for p in parts.values())
 
