@@ -71,19 +71,15 @@ class Api:
         yield public.Result(0)
 
     async def _accept(self, request: public.Accept, ask: Ask) -> Replies:
-        asked: list[public.Offer] = []
-
         async def confirm(offer: events.Offer) -> bool:
-            asked.append(_offer(offer))
-            return await ask(asked[-1])
+            return await ask(public.Question(_offer(offer), offer.target, offer.occupied))
 
         stream = self._engine.accept(
             request.code, request.path, request.directory, request.timeout_s, confirm
         )
         async with contextlib.aclosing(_told(stream)) as replies:
             async for reply in replies:
-                if reply not in asked:  # the question has shown it
-                    yield reply
+                yield reply
 
 
 async def _told(stream: AsyncIterator[events.Event]) -> Replies:

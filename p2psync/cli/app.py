@@ -15,7 +15,7 @@ from p2psync.cli.output import Output
 from p2psync.config import places
 from p2psync.config.places import Places
 from p2psync.control.client import Client
-from p2psync.control.messages import Event, Offer, Question, Request, Result, Started
+from p2psync.control.messages import Event, Question, Request, Result, Started
 
 PREFIX: Final = "P2PSYNC_"
 
@@ -53,7 +53,7 @@ class App:
         self,
         request: Request,
         show: Callable[[Event], None] = lambda _: None,
-        agree: Callable[[Offer], bool] = lambda _: True,
+        agree: Callable[[Question], bool] = lambda _: False,
     ) -> Result:
         """Have the agent carry out a request and return how it ended.
 
@@ -64,8 +64,8 @@ class App:
                 match reply:
                     case Result():
                         return reply
-                    case Question(offer):
-                        client.answer(agree(offer))
+                    case Question():
+                        client.answer(agree(reply))
                     case Started():
                         pass
                     case _:

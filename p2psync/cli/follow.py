@@ -16,6 +16,7 @@ from p2psync.control.messages import (
     Offer,
     Paired,
     Progress,
+    Question,
     Request,
     State,
 )
@@ -34,6 +35,7 @@ class Follower:
         self._meter = Meter(self._output)
         self._began = time.monotonic()
         self._state = ""
+        self._offered: Offer | None = None
         self.paired = False
         """Whether a device has joined: from then on nothing is withdrawn by leaving."""
 
@@ -41,14 +43,16 @@ class Follower:
         self,
         request: Request,
         interrupted: Callable[[], str],
-        agree: Callable[[Offer], bool] = lambda _: True,
+        agree: Callable[[Question], bool] = lambda _: False,
     ) -> int:
         """Have the request carried out; return the exit code, its sentence being said.
 
         interrupted: what to say after Ctrl-C, asked for only then.
         """
         try:
-            result = self._app.converse(request, self._show, agree)
+            result = self._app.converse(
+                request, self._show, lambda question: self._ask(question, agree)
+            )
         except KeyboardInterrupt:
             self._meter.close()
             return self._output.result(ExitCode.INTERRUPTED, interrupted())
@@ -58,6 +62,11 @@ class Follower:
             took = text.duration(time.monotonic() - self._began)
             self._output.say(f"Up to date in {took}. {ON_ITS_OWN}")
         return self._output.result(result.exit, result.error)
+
+    def _ask(self, question: Question, agree: Callable[[Question], bool]) -> bool:
+        if question.offer != self._offered:
+            self._show(question.offer)
+        return agree(question)
 
     def _show(self, reply: Event) -> None:
         # first: whoever has read the line may interrupt us at once
@@ -76,6 +85,7 @@ class Follower:
                     f"Somebody at {whose} guessed at the code too often; it is void now."
                 )
             case Offer():
+                self._offered = reply
                 self._output.say(text.offer(reply))
             case Paired():
                 self._began = time.monotonic()

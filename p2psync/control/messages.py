@@ -120,9 +120,14 @@ class Offer(_Message, frozen=True):
 
 
 class Question(_Message, frozen=True):
-    """Take this offer? Nothing goes on before the `Answer`."""
+    """Take this offer, into path? Nothing goes on before the `Answer`.
+
+    occupied: nobody named path, and it already holds something.
+    """
 
     offer: Offer
+    path: bytes = b""
+    occupied: bool = False
 
 
 class Paired(_Message, frozen=True):

@@ -22,7 +22,6 @@ from p2psync.control import wire
 from p2psync.control.messages import (
     REQUEST_BYTES,
     Answer,
-    Offer,
     Question,
     Reply,
     Request,
@@ -38,7 +37,7 @@ SOCKET_MODE: Final = 0o600
 REQUEST_TIMEOUT_S: Final = 10.0
 ACCEPT_PAUSE_S: Final = 0.2
 
-Ask = Callable[[Offer], Awaitable[bool]]
+Ask = Callable[[Question], Awaitable[bool]]
 """Puts a question to the caller and returns the answer; False when nobody is there."""
 
 Handler = Callable[[Request, Ask], AsyncGenerator[Reply, None]]
@@ -209,8 +208,8 @@ class _Call:
                     return
                 self._answers.put_nowait(message.yes)
 
-    async def _ask(self, offer: Offer) -> bool:
-        await self._send(Question(offer))
+    async def _ask(self, question: Question) -> bool:
+        await self._send(question)
         return await self._answers.get()
 
     async def _receive(self) -> Request:

@@ -38,15 +38,21 @@ class Burned:
 
 @dataclass(frozen=True)
 class Offer:
-    """What accepting would bring. complete: the sharing side has finished counting."""
+    """What accepting would bring. complete: the sharing side has finished counting.
+
+    When it is asked whether to go on: `target` is where the folder would go, and `occupied`
+    says that nobody named that place and it already holds something.
+    """
 
     device: DeviceId
     device_name: str
     folder: FolderId
     folder_name: str
     files: int
+    target: bytes = field(default=b"", kw_only=True)  # before a field named like its type
     bytes: int
     complete: bool
+    occupied: bool = field(default=False, kw_only=True)
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ import secrets
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AsyncExitStack, aclosing, suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from p2psync.core import paths
@@ -356,9 +357,10 @@ class Pairing:
         """
         target = path if path is not None else default_target(offer.folder_name, directory)
         shown = paths.printable(target)
-        if path is None and occupied(target):
-            raise UserError(f"{shown} exists and is not empty. Name the directory to use.")
-        if not await confirm(offer):
+        taken = path is None and occupied(target)
+        if not await confirm(replace(offer, target=target, occupied=taken)):
+            if taken:
+                raise UserError(f"{shown} exists and is not empty. Name the directory to use.")
             raise UserError("Declined; nothing was changed here.", ExitCode.REFUSED)
         try:
             os.makedirs(target, exist_ok=True)

@@ -246,8 +246,19 @@ def test_accept_yes_does_not_ask(shell: Shell, engine: Engine) -> None:
     seen, exit_code = on_terminal(shell, ["accept", "-y", CODE], {})
 
     assert exit_code == 0
-    assert "Take it?" not in seen
+    assert "Take it" not in seen
     assert "Up to date" in seen
+
+
+def test_a_default_place_that_holds_files_is_asked_for(shell: Shell, engine: Engine) -> None:
+    """On a terminal; where nobody can answer, only -y takes it."""
+    (shell.directory / "photos").mkdir()
+    seen, exit_code = on_terminal(shell, ["accept", CODE], {"Use it? [y/N]": "y\n"})
+
+    assert exit_code == 0
+    assert "nothing is deleted" in seen
+    assert "Declined" in shell("accept", CODE).err
+    assert "Up to date" in shell("accept", CODE, "-y").err
 
 
 def on_terminal(shell: Shell, args: list[str], typed: dict[str, str]) -> tuple[str, int]:

@@ -57,7 +57,7 @@ class Agent:
             case Share(path=b"/bug"):
                 raise ZeroDivisionError
             case Share(path=b"/ask"):
-                yes = await ask(OFFER)
+                yes = await ask(Question(OFFER, b"/x", True))
                 yield Paired("DEV", str(yes))
                 yield Result(0)
             case _:
@@ -133,7 +133,7 @@ async def test_a_question_comes_back_with_the_callers_answer(path: Path, yes: bo
     async with serving(path):
         replies = await in_thread(accept)
 
-    assert replies == [Question(OFFER), Paired("DEV", str(yes)), Result(0)]
+    assert replies == [Question(OFFER, b"/x", True), Paired("DEV", str(yes)), Result(0)]
 
 
 async def test_hanging_up_ends_the_work_that_was_asked_for(path: Path) -> None:

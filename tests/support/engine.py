@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
 from types import TracebackType
 from typing import Self
 
@@ -92,7 +94,6 @@ class Engine:
             Finished(ExitCode.DONE),
         ]
         self.accepted: list[Event] = [
-            OFFER,
             Paired(PI, "pi"),
             StateChanged(State.SYNCING, b"/srv/photos"),
             Finished(ExitCode.DONE),
@@ -124,7 +125,10 @@ class Engine:
         confirm: Callable[[Offer], Awaitable[bool]],
     ) -> AsyncIterator[Event]:
         self.calls.append(("accept", code, path, directory, timeout_s))
-        if not await confirm(OFFER):
+        yield OFFER
+        target = path or os.path.join(directory, b"photos")
+        taken = path is None and await asyncio.to_thread(os.path.exists, target)
+        if not await confirm(replace(OFFER, target=target, occupied=taken)):
             yield Finished(ExitCode.DONE, "Declined.")
             return
         async for event in self._play(self.accepted):

@@ -8,11 +8,10 @@ from typing import Final
 
 import click
 
-from p2psync.cli import text
 from p2psync.cli.app import PREFIX, App, absolute, option, pass_app, shared
 from p2psync.cli.follow import Follower
-from p2psync.cli.output import is_terminal
-from p2psync.control.messages import Accept, Offer
+from p2psync.cli.output import is_terminal, printable
+from p2psync.control.messages import Accept, Question
 from p2psync.errors import UserError
 from p2psync.protocol import words
 
@@ -49,12 +48,19 @@ def command(app: App, code: str | None, path: bytes | None, timeout: float, yes:
     app.start_agent()
     follower = Follower(app)
 
-    def agree(offer: Offer) -> bool:
-        app.output.event(offer)
-        app.output.say(text.offer(offer))
-        if yes or app.json or not is_terminal():
+    def agree(question: Question) -> bool:
+        shown = printable(question.path)
+        if yes:
             return True
-        return click.confirm("Take it?", default=True, err=True)
+        if app.json or not is_terminal():
+            return not question.occupied
+        if not question.occupied:
+            return click.confirm(f"Take it, into {shown}?", default=True, err=True)
+        app.output.say(
+            f"{shown} holds files already: equal ones are kept, different ones become "
+            "conflict copies, nothing is deleted."
+        )
+        return click.confirm("Use it?", default=False, err=True)
 
     def interrupted() -> str:
         if follower.paired:
