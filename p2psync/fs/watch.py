@@ -219,7 +219,8 @@ class _Watch:
             rules = rules or child == RULES_NAME
             if _is_directory(os.path.join(self._root, child)):
                 self._again[child] = time.monotonic() + SECOND_LOOK_S
-                paths.update(self._below(child))
+                if len(paths) <= HINTED_DIRECTORIES:  # else it is everything anyway
+                    paths.update(self._below(child))
         return Hint(paths=frozenset(paths)).joined(Hint(rules=rules))
 
     def _look_again(self, paths: int) -> None:

@@ -116,6 +116,7 @@ def smallest_period() -> bytes:
     raise AssertionError("no such block among so many cannot be")
 
 
+@pytest.mark.slow
 def test_o06_content_made_of_smallest_chunks_fits_a_manifest() -> None:
     """Bytes arranged so that every chunk is as small as can be do not break the budget."""
     piece = memoryview(smallest_period() * 64)

@@ -121,6 +121,7 @@ def test_f12_a_name_that_is_not_utf8_is_matched() -> None:
     assert not rules.ignored(b"\xff")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "rules",
     [

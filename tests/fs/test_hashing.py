@@ -352,6 +352,7 @@ def test_k07_odd_times(root: Root, folder: Path, seconds: int) -> None:
     assert seen.signature == root.look(b"x")
 
 
+@pytest.mark.slow
 def test_g04_deep_and_long_paths(root: Root, folder: Path) -> None:
     """A path of 1,000 directories, longer than a call takes, is observed and read."""
     with looking.deep(folder, "deeper", "x"):

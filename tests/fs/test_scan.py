@@ -349,6 +349,7 @@ def test_h13_a_mount_appears_and_goes(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.slow
 def test_g04_a_deep_tree(root: Root, folder: Path) -> None:
     """1,000 directories in each other are scanned without recursion."""
     with looking.deep(folder, "d", "x"):
