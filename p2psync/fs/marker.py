@@ -13,6 +13,7 @@ import secrets
 import stat
 from typing import Final, NamedTuple
 
+from p2psync.errors import RootTrouble
 from p2psync.fs import syscalls
 from p2psync.fs.ground import rename_without_flags
 
@@ -93,3 +94,77 @@ def belongs(marker: bytes, replica: bytes, folder: bytes) -> bool:
     """Say whether a marker was made for this replica of this folder."""
     wanted = [_FIRST.encode(), b"replica " + replica.hex().encode()]
     return marker.splitlines()[:3] == [*wanted, b"folder " + folder.hex().encode()]
+
+
+# ---------------------------------------------------------------------- is it a root?
+
+
+def open_root(path: bytes) -> int:
+    """Open what should be a root directory; raises RootTrouble.
+
+    The path itself may lead through links: a person named it (fault H14).
+    """
+    try:
+        return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except FileNotFoundError as error:
+        raise RootTrouble("missing", f"{_shown(path)} is not there") from error
+    except NotADirectoryError as error:
+        raise RootTrouble("not a directory", f"{_shown(path)} is not a directory") from error
+    except OSError as error:
+        raise unreadable(path, error) from error
+
+
+def open_control(path: bytes, fd: int) -> int:
+    """Open `.p2psync` of an open directory; raises RootTrouble or OSError."""
+    try:
+        return syscalls.open_beneath(fd, CONTROL, os.O_RDONLY | os.O_DIRECTORY)
+    except FileNotFoundError as error:
+        raise lost(path) from error
+
+
+def demand(path: bytes, found: bytes | None, replica: bytes, folder: bytes) -> None:
+    """Raise RootTrouble unless this marker is one of this replica of this folder."""
+    if found is None:
+        raise lost(path)
+    if not belongs(found, replica, folder):
+        raise RootTrouble(
+            "foreign marker",
+            f"{_shown(path)} is a copy of another folder of p2psync, or somebody else on this "
+            f"machine shares it; if not, remove the file .p2psync/marker in it",
+        )
+
+
+def lost(path: bytes) -> RootTrouble:
+    """Return the trouble of a root without a marker."""
+    return RootTrouble(
+        "no marker",
+        f"{_shown(path)} has lost its marker; perhaps the disk that held it is not mounted. "
+        f"Nothing is synced or deleted until it is back",
+    )
+
+
+def replaced(path: bytes) -> RootTrouble:
+    """Return the trouble of another directory at the root's path."""
+    message = f"{_shown(path)} is not the directory it was when it was opened"
+    return RootTrouble("replaced", message)
+
+
+def unreadable(path: bytes, error: OSError) -> RootTrouble:
+    """Return the trouble of a root that cannot be looked at."""
+    return RootTrouble("unreadable", f"{_shown(path)} cannot be read: {_why(error)}")
+
+
+def unwritable(path: bytes, error: OSError) -> RootTrouble:
+    """Return the trouble of a directory that cannot be made a root."""
+    message = f"{_shown(path)} cannot be made a folder of p2psync: {_why(error)}"
+    return RootTrouble("unwritable", message)
+
+
+def _shown(path: bytes) -> str:
+    """Return a path as a person may be shown it: no control characters."""
+    text = path.decode(errors="backslashreplace")
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def _why(error: OSError) -> str:
+    return (error.strerror or str(error)).lower()

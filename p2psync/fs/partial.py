@@ -97,7 +97,7 @@ class Partial:
             return taken
         try:
             for at, chunk in chunks:
-                data = _read(file, at, chunk[1])
+                data = _read_if_possible(file, at, chunk[1])
                 with contextlib.suppress(IntegrityError):
                     self.write(chunk, data)
                     taken.add(chunk[0])
@@ -199,6 +199,13 @@ def _read(file: int, offset: int, size: int) -> bytes:
         parts.append(part)
         offset, size = offset + len(part), size - len(part)
     return b"".join(parts)
+
+
+def _read_if_possible(file: int, offset: int, size: int) -> bytes:
+    try:
+        return _read(file, offset, size)
+    except OSError:  # a bad sector, or a directory: as good as other bytes
+        return b""
 
 
 def _is_zeros(data: bytes) -> bool:

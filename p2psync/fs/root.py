@@ -24,7 +24,7 @@ from p2psync.fs import marker, syscalls
 from p2psync.fs.ground import Surprised as Surprised
 from p2psync.fs.ground import look_at
 from p2psync.fs.ground import problem_of as problem_of
-from p2psync.fs.history import History, remove_tree
+from p2psync.fs.history import remove_tree
 from p2psync.fs.marker import RootIdentity as RootIdentity
 from p2psync.fs.partial import Partial
 from p2psync.fs.place import Done as Done
@@ -46,23 +46,26 @@ class Recovered(NamedTuple):
     history: bytes | None
 
 
+class RootFds(NamedTuple):
+    """The open directories of a root."""
+
+    root: int
+    control: int
+    staging: int
+    history: int
+
+
 class Root(Placing):
     """The opened root of one replica; made by `create` or `open`, to be closed."""
 
     identity: RootIdentity
 
-    def __init__(self, path: bytes, fd: int, control: int) -> None:
-        """Take over both descriptors; raises OSError."""
-        staging = _directory(control, _STAGING)
-        history = _directory(control, _HISTORY)
-        super().__init__(path, fd, staging, History(history, None))
-        self._control = control
-        for name in (_STAGING, _HISTORY, marker.NAME):
-            self.own(control, name)
-        self.own(fd, marker.CONTROL)
-        self.history = History(history, self.owner)
-        self.traits = probe(staging)
-        self.identity = marker.identify(fd, marker.read(control) or b"")
+    def __init__(self, path: bytes, fds: RootFds) -> None:
+        """Take over the descriptors; raises OSError."""
+        super().__init__(path, fds.root, fds.staging, fds.history)
+        self._control = fds.control
+        self.traits = probe(self.staging)
+        self.identity = marker.identify(self.fd, marker.read(self._control) or b"")
 
     @classmethod
     def create(cls, path: bytes, replica: bytes, folder: bytes) -> Self:
@@ -71,7 +74,7 @@ class Root(Placing):
         Raises:
             RootTrouble: it cannot be written, or is the root of another replica.
         """
-        fd = _open_root(path)
+        fd = marker.open_root(path)
         try:
             with contextlib.suppress(FileExistsError):
                 syscalls.make_directory(fd, marker.CONTROL, 0o700)
@@ -83,13 +86,14 @@ class Root(Placing):
             finally:
                 os.close(control)
         except OSError as error:
-            raise RootTrouble(
-                "unwritable",
-                f"{_shown(path)} cannot be made a folder of p2psync: {_why(error)}",
-            ) from error
+            raise marker.unwritable(path, error) from error
         finally:
             os.close(fd)
-        return cls.open(path, replica, folder)
+        root = cls.open(path, replica, folder)
+        root.own(root.fd, marker.CONTROL)
+        for name in (_STAGING, _HISTORY, marker.NAME):
+            root.own(root._control, name)
+        return root
 
     @classmethod
     def open(cls, path: bytes, replica: bytes, folder: bytes) -> Self:
@@ -98,17 +102,18 @@ class Root(Placing):
         Raises:
             RootTrouble: there is no such root; the text says why.
         """
-        fd = _open_root(path)
-        control = -1
+        opened: list[int] = [marker.open_root(path)]
         try:
-            control = _open_control(path, fd)
-            _check_marker(path, marker.read(control), replica, folder)
-            return cls(path, fd, control)
+            opened.append(marker.open_control(path, opened[0]))
+            marker.demand(path, marker.read(opened[1]), replica, folder)
+            opened.append(_directory(opened[1], _STAGING))
+            opened.append(_directory(opened[1], _HISTORY))
+            return cls(path, RootFds(*opened))
         except OSError as error:
-            _close(control, fd)
-            raise _unreadable(path, error) from error
+            _close(*opened)
+            raise marker.unreadable(path, error) from error
         except RootTrouble:
-            _close(control, fd)
+            _close(*opened)
             raise
 
     def check(self) -> None:
@@ -117,25 +122,22 @@ class Root(Placing):
         Raises:
             RootTrouble: it is not, or nobody can say; nothing missing in it is a delete.
         """
-        fd = _open_root(self.path)
+        fd = marker.open_root(self.path)
         try:
-            control = _open_control(self.path, fd)
+            control = marker.open_control(self.path, fd)
             try:
                 found = marker.identify(fd, marker.read(control) or b"")
                 missing = os.fstat(self.staging).st_nlink == 0
             finally:
                 os.close(control)
         except OSError as error:
-            raise _unreadable(self.path, error) from error
+            raise marker.unreadable(self.path, error) from error
         finally:
             os.close(fd)
         if found.marker == b"":
-            raise _no_marker(self.path)
+            raise marker.lost(self.path)
         if found != self.identity or missing:
-            raise RootTrouble(
-                "replaced",
-                f"{_shown(self.path)} is not the directory it was when it was opened",
-            )
+            raise marker.replaced(self.path)
 
     def close(self) -> None:
         """Close it; nothing may be asked of it afterwards."""
@@ -299,58 +301,6 @@ class Root(Placing):
 
     def _staged(self) -> list[bytes]:
         return sorted(map(os.fsencode, os.listdir(self.staging)))
-
-
-def _open_root(path: bytes) -> int:
-    # the root itself may be reached through links: a person named it (fault H14)
-    try:
-        return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    except FileNotFoundError as error:
-        raise RootTrouble("missing", f"{_shown(path)} is not there") from error
-    except NotADirectoryError as error:
-        raise RootTrouble("not a directory", f"{_shown(path)} is not a directory") from error
-    except OSError as error:
-        raise _unreadable(path, error) from error
-
-
-def _open_control(path: bytes, fd: int) -> int:
-    try:
-        return syscalls.open_beneath(fd, marker.CONTROL, os.O_RDONLY | os.O_DIRECTORY)
-    except FileNotFoundError as error:
-        raise _no_marker(path) from error
-
-
-def _check_marker(path: bytes, found: bytes | None, replica: bytes, folder: bytes) -> None:
-    if found is None:
-        raise _no_marker(path)
-    if not marker.belongs(found, replica, folder):
-        raise RootTrouble(
-            "foreign marker",
-            f"{_shown(path)} is a copy of another folder of p2psync, or somebody else on this "
-            f"machine shares it; if not, remove the file .p2psync/marker in it",
-        )
-
-
-def _no_marker(path: bytes) -> RootTrouble:
-    return RootTrouble(
-        "no marker",
-        f"{_shown(path)} has lost its marker; perhaps the disk that held it is not mounted. "
-        f"Nothing is synced or deleted until it is back",
-    )
-
-
-def _unreadable(path: bytes, error: OSError) -> RootTrouble:
-    return RootTrouble("unreadable", f"{_shown(path)} cannot be read: {_why(error)}")
-
-
-def _shown(path: bytes) -> str:
-    """Return a path as a person may be shown it: no control characters."""
-    text = path.decode(errors="backslashreplace")
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-
-
-def _why(error: OSError) -> str:
-    return (error.strerror or str(error)).lower()
 
 
 def _directory(control: int, name: bytes) -> int:

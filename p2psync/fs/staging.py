@@ -79,10 +79,10 @@ class Staging(Ground):
     What they return is not durable before `sync` or `sync_file`.
     """
 
-    def __init__(self, path: bytes, fd: int, staging: int, history: History) -> None:
+    def __init__(self, path: bytes, fd: int, staging: int, history: int) -> None:
         super().__init__(path, fd)
         self.staging = staging
-        self.history = history
+        self.history = History(history, self.owner)
         self.epoch = 0
 
     def prepare_bytes(self, content: bytes, data: bytes, place: Place) -> Prepared | Problem:

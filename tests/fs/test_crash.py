@@ -7,6 +7,7 @@ then the root is opened anew and recovered, and the recovery is killed in the sa
 from __future__ import annotations
 
 import itertools
+import os
 import shutil
 import signal
 from collections.abc import Callable, Iterator
@@ -68,8 +69,6 @@ def _remove(folder: Folder, rows: dict[bytes, Row]) -> object:
 
 
 def _hardlinked(folder: Folder, rows: dict[bytes, Row]) -> object:
-    import os
-
     os.link(folder.at(b"d/x"), folder.at(b"second"))
     row = Row(rows[b"d/x"].place, folder.root.look(b"d/x"))
     return folder.root.put(folder.prepare(b"new"), b"d/x", row)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import shutil
+import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import pytest
 from p2psync.core.entry import Kind
 from p2psync.core.index import Row
 from p2psync.core.problem import Problem, Reason
+from p2psync.fs import syscalls
 from p2psync.fs.root import Done, Surprised
 from tests.support.folder import (
     DIRECTORY,
@@ -310,8 +312,6 @@ def test_a_row_without_signature_is_believed_by_its_content(folder: Folder) -> N
 
 def test_what_was_changed_just_now_gets_no_signature(folder: Folder) -> None:
     """A write within the grain of the mtime would not show in it."""
-    from p2psync.fs import syscalls
-
     place = place_of(b"new", mtime_ns=syscalls.now_ns())
     assert folder.root.put(folder.prepare(b"new", place), b"x", None) == Done(None, None)
 
@@ -604,6 +604,4 @@ def test_kinds_are_told_apart(folder: Folder) -> None:
 
 def thing_kind(path: bytes) -> str:
     """Return "fifo" for one."""
-    import stat
-
     return "fifo" if stat.S_ISFIFO(os.lstat(path).st_mode) else str(thing_at(path))
