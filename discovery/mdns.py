@@ -62,6 +62,7 @@ class Lan:
         self._askers: dict[str, Asker] = {}
         self._observers: list[Callable[[], None]] = []
         self._tasks: set[asyncio.Future[Any]] = set()
+        self._trying: asyncio.Future[Any] | None = None
         self._refreshing = asyncio.Lock()
 
     # its life
@@ -95,8 +96,11 @@ class Lan:
         opened, self._async_zeroconf = self._async_zeroconf, None
         self.problem = "stopped"
         if opened is not None:
-            async with asyncio.timeout(CLOSE_S):
-                await opened.async_close()  # sends the goodbyes
+            try:
+                async with asyncio.timeout(CLOSE_S):
+                    await opened.async_close()  # sends the goodbyes
+            except TimeoutError:
+                log.warning("multicast DNS did not close within %s s", CLOSE_S)
 
     def on_change(self, observer: Callable[[], None]) -> None:
         """Call it after every change of the interfaces, when the new ones are in use."""
@@ -245,15 +249,22 @@ class Lan:
         await self._use(self.interfaces)
 
     async def _follow(self, ready: asyncio.Event) -> None:
-        async for interfaces in changes():
-            log.debug("interfaces: %s", interfaces)
-            try:
-                await self._use(interfaces)
-            except OSError as error:
-                self.problem = f"multicast DNS does not work here: {error}"
-                log.warning("%s", self.problem)
-                self._spawn(self._try_again())
-            ready.set()
+        try:
+            async for interfaces in changes():
+                log.debug("interfaces: %s", interfaces)
+                try:
+                    await self._use(interfaces)
+                except OSError as error:
+                    self.problem = f"multicast DNS does not work here: {error}"
+                    log.warning("%s", self.problem)
+                    self._try_again_soon()
+                ready.set()
+        finally:
+            ready.set()  # whatever went wrong is logged: nobody waits for it
+
+    def _try_again_soon(self) -> None:
+        if self._trying is None or self._trying.done():
+            self._trying = self._spawn(self._try_again())
 
     async def _try_again(self) -> None:
         """Open the port until it works: whoever owned it may have gone."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from types import TracebackType
 from typing import Final, NamedTuple
@@ -121,7 +121,7 @@ class LanPresence:
         if registration is not None:
             await registration.withdraw()
 
-    async def sightings(self) -> AsyncIterator[Sighting]:
+    async def sightings(self) -> AsyncGenerator[Sighting, None]:
         """Yield peers as they appear, move or renew their records; at most 16 a second.
 
         Only records with a tag of a known peer. One record names at most one peer.
@@ -137,6 +137,15 @@ class LanPresence:
                         yield sighting
             finally:
                 self._browsers.remove(browser)
+
+    def ask(self) -> None:
+        """Tell again who is there, and ask the network: a packet may have been lost.
+
+        For a peer that does not answer where it was seen; costs a packet or two.
+        """
+        for browser in self._browsers:
+            browser.repeat()
+        self._lan.ask()
 
     def _know(self, peers: Mapping[DeviceId, bytes]) -> None:
         self._peers = tuple(KnownPeer(device, key) for device, key in peers.items())
@@ -227,7 +236,7 @@ class PairingSlots:
         """Return the slot words offered on the network now, ours included; at most 256."""
         return set(self._seen.values())
 
-    async def look(self, slot: str, timeout_s: float) -> AsyncIterator[Candidate]:
+    async def look(self, slot: str, timeout_s: float) -> AsyncGenerator[Candidate, None]:
         """Yield the places where others offer the slot, as they appear, for so long.
 
         At most 64, none twice; those of one device one after the other.

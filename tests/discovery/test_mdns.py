@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -138,6 +140,45 @@ def test_n14_a_changed_address_is_announced(lan: Lan) -> None:
     lan.set_address("a", "10.77.0.77/24")
     while "10.77.0.77" not in b.hear("found", timeout=5, name="hello")["addresses"]:
         pass
+
+
+def test_a_lan_without_ipv4(lan: Lan) -> None:
+    """Two hosts with IPv6 alone find each other, at addresses that can be dialled."""
+    for host in lan.hosts:
+        lan.run(host, ["ip", "-4", "addr", "flush", "dev", "eth0"])
+    a, b = Speaker(lan, "a").ready(), Speaker(lan, "b").ready()
+    b.browse()
+    started = a.announce("hello")
+    found = b.hear("found", name="hello")
+    assert found["at"] - started < 1.0
+    assert found["addresses"] == ["fd77::1", "fe80::1%eth0"]
+
+
+def test_n14_fifty_services(lan: Lan) -> None:
+    """Fifty that are there already are all found by who comes last, within seconds."""
+    a = Speaker(lan, "a").ready()
+    for number in range(50):
+        a.tell("announce", type=TYPE, name=f"n{number}", port=1, txt={})
+    b = Speaker(lan, "b").ready()
+    b.browse()
+    for number in range(50):
+        b.hear("found", timeout=5, name=f"n{number}")
+
+
+def test_a_port_another_program_keeps_to_itself_is_waited_for(lonely: Lan) -> None:
+    """A program that does not share port 5353 is a reason, told; when it ends, all works."""
+    keep = "import socket; s = socket.socket(2, 2); s.bind(('', 5353)); print(); input()"
+    keeper = lonely.popen(
+        "a", [sys.executable, "-c", keep], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    keeper.stdout.readline()
+    one, other = Speaker(lonely, "a"), Speaker(lonely, "a")
+    for speaker in (one, other):
+        assert "Address already in use" in speaker.hear("ready")["problem"]
+    other.browse()
+    one.announce("hello")
+    keeper.communicate(b"\n")
+    other.hear("found", name="hello")
 
 
 def test_what_was_announced_while_the_cable_was_out_is_found_when_it_is_back(lan: Lan) -> None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
 
-from discovery.records import Found
+from discovery.records import Found, Lost
 from p2psync.core.ids import DeviceId
 from p2psync.net import lan as net_lan
 from p2psync.net.lan import Candidate, Lan, LanPresence, PairingSlots, Sighting
@@ -34,7 +34,7 @@ async def until(condition: Callable[[], bool]) -> None:
     raise AssertionError("not within ten seconds")
 
 
-async def first(sightings: AsyncIterator[Sighting]) -> Sighting:
+async def first(sightings: AsyncGenerator[Sighting, None]) -> Sighting:
     async with asyncio.timeout(10):
         return await anext(sightings)
 
@@ -51,6 +51,8 @@ async def test_peers_see_each_other_within_a_second() -> None:
             assert await first(theirs) == Sighting(A, (("127.0.0.1", 4001),))
             assert await first(mine) == Sighting(B, (("127.0.0.1", 4002),))
             assert time.monotonic() - started < 1.0
+            there.ask()
+            assert (await first(theirs)).device == A  # once more
 
 
 @on_loopback
@@ -122,6 +124,37 @@ async def test_t14_two_records_of_one_agent_share_nothing() -> None:
         }
         for secret in (bytes(A), bytes(B), KEY, net_lan.asyncio.__name__.encode()):
             assert secret[:8] not in old + new
+
+
+@on_loopback
+async def test_t14_a_change_of_network_renews_the_record() -> None:
+    """When an interface comes, the old record says goodbye and one with another name takes
+    its place, with the same tags for the same peer."""
+    async with two() as (one, other):
+        here, there = LanPresence(one, A), LanPresence(other, B)
+        async with (
+            aclosing(other.browse(net_lan.PRESENCE_TYPE)) as raw,
+            aclosing(there.sightings()) as sightings,
+        ):
+            await there.announce(4002, {A: KEY})
+            await here.announce(4001, {B: KEY})
+            old = (await anext(raw)).name
+            assert (await first(sightings)).addresses == (("127.0.0.1", 4001),)
+            for line in (
+                "link add one type veth peer name two",
+                "addr add 10.5.0.1/24 dev one",
+                "link set one up",
+            ):
+                process = await asyncio.create_subprocess_exec("ip", *line.split())
+                assert await process.wait() == 0
+            async with asyncio.timeout(10):
+                while ("10.5.0.1", 4001) not in (await first(sightings)).addresses:
+                    pass
+                seen = [await anext(raw)]
+                while not isinstance(seen[-1], Found) or "10.5.0.1" not in seen[-1].addresses:
+                    seen.append(await anext(raw))
+            assert seen[-1].name != old  # the old one never was on the new network
+            assert Lost(old) in seen
 
 
 def _said(found: Found) -> bytes:
