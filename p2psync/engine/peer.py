@@ -17,8 +17,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
+from typing import Any
 
 from p2psync.core.ids import DeviceId
 from p2psync.engine.conversation import Conversation
@@ -38,7 +39,7 @@ BEST = min(TRANSPORTS.keys() - {"memory"}, key=lambda name: TRANSPORTS[name])
 CLONE = "another device speaks with the same key"
 
 Address = tuple[str, int]
-Dial = Callable[["Peer", bool], Awaitable[Channel | None]]
+Dial = Callable[["Peer", bool], Coroutine[Any, Any, Channel | None]]
 Converse = Callable[[Conversation], Awaitable[None]]
 
 
@@ -81,12 +82,12 @@ class Peer:
 
     async def run(self) -> None:
         """Own the peer until cancelled."""
-        try:
-            async with asyncio.TaskGroup() as group:
-                self._group = group
+        async with asyncio.TaskGroup() as group:
+            self._group = group
+            try:
                 await self._keep_connected()
-        finally:
-            self._stopped = True
+            finally:
+                self._stopped = True  # before the group waits for its last tasks
 
     def seen(self, addresses: list[Address]) -> None:
         """The peer was sighted: try these places at once, and first."""
@@ -140,7 +141,9 @@ class Peer:
 
     def accept(self, channel: Channel) -> None:
         """Take an authenticated channel that the peer opened."""
-        if not self._stopped:
+        if self._stopped:
+            channel.abort("no longer a peer")
+        else:
             self._group.create_task(self._meet(channel))
 
     async def _meet(self, channel: Channel) -> None:
