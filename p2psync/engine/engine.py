@@ -42,6 +42,7 @@ from p2psync.engine.peer import Peer
 from p2psync.engine.refusals import check_new_root
 from p2psync.engine.replica import Replica
 from p2psync.engine.signal import Bell
+from p2psync.engine.stock import remove_index
 from p2psync.errors import ExitCode, RemoteProtocolError, UserError
 from p2psync.fs.root import Root
 from p2psync.identity.keys import Identity
@@ -85,7 +86,7 @@ class Engine:
         self._home = home
         self._places = places
         self.instance = secrets.token_bytes(16)
-        self._network = Network(self)
+        self._network = Network(identity, self.membership, self.peers.get)
         self._pairing = Pairing(self, self._network, home)
         self._dispatches: set[Dispatch] = set()
         self._peer_tasks: dict[DeviceId, asyncio.Task[None]] = {}
@@ -452,7 +453,7 @@ class Engine:
     async def _wait_for(self, replica: Replica) -> AsyncGenerator[Event, None]:
         await replica.opened()
         last: Event | None = None
-        await replica.scan_now()
+        await replica.survey.now()
         while not await replica.in_sync():
             status = await replica.status()
             if status.state is State.HELD:
@@ -534,7 +535,7 @@ class Engine:
         self._join_twins()
 
     def _remove_traces(self, replica: Replica, purge: bool) -> None:
-        replica.remove_index()
+        remove_index(replica.record, self._places.replicas)
         if purge:
             record = replica.record
             root = Root.open(record.root, record.replica, bytes(record.folder))

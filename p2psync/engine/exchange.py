@@ -63,7 +63,6 @@ class Exchange:
         folder: the FolderId on the wire.
         peer: the key under which cursors and knowledge of the peer are kept.
         draft: makes a draft over the index with the replica's ignore rules and spare author.
-        need: returns what this replica lacks now: files and bytes.
     """
 
     def __init__(
@@ -72,13 +71,11 @@ class Exchange:
         folder: bytes,
         peer: bytes,
         draft: DraftMaker,
-        need: Callable[[], tuple[int, int]],
     ) -> None:
         self._index = index
         self._folder = folder
         self._peer = peer
         self._draft = draft
-        self._need = need
         self.told = Told()
         # sending
         self._may_send = False
@@ -199,7 +196,7 @@ class Exchange:
         known = vector.beyond(facts.known, self._sent_known)
         collected = vector.beyond(facts.collected, self._sent_collected)
         acks = self._acks(facts.known)
-        need = self._need()
+        need = self._index.needed_totals()
         news = known or collected or acks or need != self._sent_need
         if self._marked and not self._in_batch and not news:
             return []

@@ -11,22 +11,21 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from p2psync.core.entry import Kind
 from p2psync.core.index import Want
 from p2psync.core.observed import Manifest
 from p2psync.engine.apply import Applied
 from p2psync.engine.link import Link
+from p2psync.engine.stock import Stock
+from p2psync.engine.worker import Worker
 from p2psync.errors import ChannelClosedError, IntegrityError, RemoteProtocolError
 from p2psync.fs.ground import problem_of
 from p2psync.fs.partial import Partial
 from p2psync.protocol import limits
-
-if TYPE_CHECKING:
-    from p2psync.engine.replica import Replica
 
 logger = logging.getLogger(__name__)
 
@@ -39,6 +38,33 @@ RETRY_S = 30.0
 HASH = 32
 
 Chunk = tuple[int, int, bytes]  # offset, size, BLAKE3-256
+
+
+class Owner(Protocol):
+    """What fetching needs of the replica it works for."""
+
+    folder: bytes
+    links: list[Link]
+    stock: Stock
+    worker: Worker
+
+    @property
+    def may_apply(self) -> bool:
+        """False while nothing may be changed on the disk."""
+        ...
+
+    async def apply(
+        self,
+        wants: Mapping[bytes, Want],
+        data: Mapping[bytes, bytes],
+        large: Mapping[bytes, Partial],
+    ) -> Applied:
+        """Apply one batch; see `Applier.apply`."""
+        ...
+
+    def took(self, applied: Applied) -> None:
+        """Keep what a batch came to."""
+        ...
 
 
 @dataclass
@@ -54,7 +80,7 @@ class Chosen:
 class Fetcher:
     """The fetching task of one replica."""
 
-    def __init__(self, replica: Replica) -> None:
+    def __init__(self, replica: Owner) -> None:
         self._replica = replica
         self.wake = asyncio.Event()
         self._in_flight: set[bytes] = set()
@@ -111,7 +137,9 @@ class Fetcher:
         replica = self._replica
         excluded = len(self._retry_at) + len(self._in_flight) + self._unavailable()
         chosen = Chosen()
-        for path, want in replica.index.needed(limit=WINDOW + excluded, smallest_first=True):
+        for path, want in replica.stock.index.needed(
+            limit=WINDOW + excluded, smallest_first=True
+        ):
             if path in self._retry_at:
                 continue
             place = want.place
@@ -121,7 +149,7 @@ class Fetcher:
             content = place.content
             if content in self._in_flight:
                 continue
-            if replica.applier.at_hand(content):
+            if replica.stock.applier.at_hand(content):
                 chosen.now[path] = want
             else:
                 kind = chosen.small if place.size <= limits.SMALL_FILE else chosen.large
@@ -221,7 +249,7 @@ class Fetcher:
             manifest = await self._manifest(content, size)
             if manifest is None:
                 return
-            partial = await asyncio.to_thread(self._replica.root.partial, content, size)
+            partial = await asyncio.to_thread(self._replica.stock.root.partial, content, size)
             try:
                 if await self._assemble(content, manifest, partial):
                     applied = await self._replica.apply(wants, {}, {content: partial})
@@ -240,7 +268,7 @@ class Fetcher:
 
     async def _manifest(self, content: bytes, size: int) -> Manifest | None:
         """Ask one source after another for a manifest that adds up."""
-        known = await self._replica.worker(self._replica.index.manifest, content)
+        known = await self._replica.worker(self._replica.stock.index.manifest, content)
         if known is not None:
             return known
         while (link := self._source(content)) is not None:
@@ -250,7 +278,7 @@ class Fetcher:
                 link.gone.add(content)
             elif adds_up(manifest, size):
                 await self._replica.worker(
-                    self._replica.index.put_manifests, [(content, manifest)]
+                    self._replica.stock.index.put_manifests, [(content, manifest)]
                 )
                 return manifest
             else:
@@ -262,7 +290,9 @@ class Fetcher:
         """Bring together all chunks; False: no connected peer can give the rest."""
         chunks = chunks_of(manifest)
         left = await asyncio.to_thread(partial.lacks, chunks)
-        left = await self._replica.worker(self._replica.applier.reuse_chunks, partial, left)
+        left = await self._replica.worker(
+            self._replica.stock.applier.reuse_chunks, partial, left
+        )
         self.received[content] = sum(manifest.sizes) - sum(size for _, size, _ in left)
         missing = {chunk[0]: chunk for chunk in left}
         while missing:

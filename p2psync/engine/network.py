@@ -17,11 +17,13 @@ from collections.abc import (
     Sequence,
 )
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from p2psync.core.ids import DeviceId
+from p2psync.engine.membership import Membership
 from p2psync.engine.peer import Peer
 from p2psync.errors import P2PSyncError
+from p2psync.identity.keys import Identity
 from p2psync.net.certificate import process_certificate
 from p2psync.net.channel import Channel
 from p2psync.net.dial import dial_peer
@@ -37,9 +39,6 @@ from p2psync.net.signalling import Signalling
 from p2psync.net.tls import TlsListener
 from p2psync.protocol.pairkey import KnownPeer
 
-if TYPE_CHECKING:
-    from p2psync.engine.engine import Engine
-
 logger = logging.getLogger(__name__)
 
 AGAIN_S = 5.0
@@ -51,10 +50,23 @@ T = TypeVar("T")
 
 
 class Network:
-    """The network side of an engine; `start` it, `close` it."""
+    """The network side of an engine; `start` it, `close` it.
 
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+    Args:
+        identity: this device.
+        membership: who its peers are.
+        peer_of: returns the owner of a peer; None for a device that is none any more.
+    """
+
+    def __init__(
+        self,
+        identity: Identity,
+        membership: Membership,
+        peer_of: Callable[[DeviceId], Peer | None],
+    ) -> None:
+        self._identity = identity
+        self._membership = membership
+        self._peer_of = peer_of
         self._changed = asyncio.Event()
         self._signalling: dict[DeviceId, Signalling] = {}
         self._answering: dict[DeviceId, asyncio.Task[None]] = {}
@@ -68,14 +80,13 @@ class Network:
     async def start(self, group: asyncio.TaskGroup) -> None:
         """Listen, announce and look around."""
         self._group = group
-        engine = self._engine
-        on_channel = authenticating(engine.identity, self._known_peers, self._accepted)
+        on_channel = authenticating(self._identity, self._known_peers, self._accepted)
         self._listener = await TlsListener.open(process_certificate(), on_channel)
         self.lan = Lan()
         await self.lan.start()
         self.slots = PairingSlots(self.lan)
         await self.slots.start()
-        self._presence = LanPresence(self.lan, engine.identity.device)
+        self._presence = LanPresence(self.lan, self._identity.device)
         self._tasks = [
             group.create_task(self._look_around()),
             group.create_task(self._keep_announced()),
@@ -99,10 +110,10 @@ class Network:
     # ------------------------------------------------------------------ being found
 
     def _known_peers(self) -> Sequence[KnownPeer]:
-        return self._engine.membership.known_peers()
+        return self._membership.known_peers()
 
     async def _accepted(self, device: DeviceId, channel: Channel) -> None:
-        peer = self._engine.peers.get(device)
+        peer = self._peer_of(device)
         if peer is None:
             await channel.close()
             return
@@ -129,7 +140,7 @@ class Network:
         while True:
             try:
                 async for sighting in self._presence.sightings():
-                    peer = self._engine.peers.get(sighting.device)
+                    peer = self._peer_of(sighting.device)
                     if peer is not None:
                         peer.seen(list(sighting.addresses))
             except OSError as error:
@@ -196,7 +207,7 @@ class Network:
         if not candidates and signalling is None:
             return None
         try:
-            return await dial_peer(self._engine.identity, known, candidates, signalling)
+            return await dial_peer(self._identity, known, candidates, signalling)
         except (OSError, P2PSyncError) as error:
             logger.debug("no channel to %s: %s", peer.device.short, error)
             return None
@@ -206,7 +217,7 @@ class Network:
 
     def _answer_envelopes(self) -> None:
         """Watch the mailbox of every peer for offers; stop for those who are none any more."""
-        rows = self._engine.membership.peers()
+        rows = self._membership.peers()
         for device in list(self._answering):
             if device not in rows:
                 self._answering.pop(device).cancel()
@@ -215,7 +226,7 @@ class Network:
             if known.device in self._answering:
                 continue
             signalling = Signalling(
-                self._engine.identity, known, rows[known.device].key, self.slots.mailbox()
+                self._identity, known, rows[known.device].key, self.slots.mailbox()
             )
             self._signalling[known.device] = signalling
             self._answering[known.device] = self._group.create_task(

@@ -15,21 +15,26 @@ import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AsyncExitStack, aclosing, suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final, Protocol
 
 from p2psync.core import paths
 from p2psync.core.ids import DeviceId, FolderId
 from p2psync.engine import events
+from p2psync.engine.membership import Membership
 from p2psync.engine.network import Network
 from p2psync.engine.replica import Replica
+from p2psync.engine.signal import Bell
 from p2psync.errors import (
     ChannelClosedError,
     ExitCode,
+    LocalProtocolError,
     RemoteProtocolError,
     StoreError,
     UserError,
 )
+from p2psync.identity.keys import Identity
 from p2psync.net.pairwire import PairingLink
+from p2psync.protocol import limits
 from p2psync.protocol.machine import Failed
 from p2psync.protocol.pairing import (
     Event,
@@ -43,15 +48,12 @@ from p2psync.protocol.pairing import (
     Welcome,
     WrongCode,
 )
-from p2psync.protocol.words import Code, make_code, parse
+from p2psync.protocol.words import WORDS_LISTED, Code, make_code, parse
 from p2psync.store.home import Home
-
-if TYPE_CHECKING:
-    from p2psync.engine.engine import Engine
 
 logger = logging.getLogger(__name__)
 
-CODE_S: Final = 600.0
+CODE_S: Final = limits.CODE_LIFE_S
 CODES: Final = 3
 GUESSES: Final = 5
 GUESS_PAUSE_S: Final = 2.0
@@ -59,7 +61,6 @@ CONVERSATIONS: Final = 16
 CONNECT_S: Final = 30.0
 ACCEPT_S: Final = 15.0
 CANDIDATES: Final = 3
-WORDS: Final = 2_048
 
 NOT_HERE: Final = (
     "No device here offers this code. It may be mistyped, used or expired, or the other device"
@@ -71,10 +72,36 @@ WRONG: Final = (
 )
 
 
+class House(Protocol):
+    """What pairing needs of the engine."""
+
+    identity: Identity
+    name: str
+    instance: bytes
+    membership: Membership
+    changed: Bell
+
+    def replica_of(self, folder: FolderId, root: bytes) -> Replica:
+        """Return the replica of a folder at a root; a new one if there is none yet."""
+        ...
+
+    def key_of(self, replica: Replica) -> bytes:
+        """Return the peer key under which a twin knows a replica of this device."""
+        ...
+
+    def check_root(self, path: bytes) -> bytes:
+        """Return the path without symlinks; raise UserError if it must not be shared."""
+        ...
+
+    def connected(self, device: DeviceId) -> str | None:
+        """Return the name a connected peer gave itself; None: not connected."""
+        ...
+
+
 class Offering:
     """One code put up for one replica; every link of an accepting device comes here."""
 
-    def __init__(self, engine: Engine, home: Home, replica: Replica, code: Code) -> None:
+    def __init__(self, engine: House, home: Home, replica: Replica, code: Code) -> None:
         loop = asyncio.get_running_loop()
         self.code = code
         self.replica = replica
@@ -153,7 +180,11 @@ class Offering:
                 return []
             self._guessed_at = time.monotonic()
             self._guessers[address] = None
-            count = self._home.count_guess(self._id)
+            try:
+                count = self._home.count_guess(self._id)
+            except LookupError:  # withdrawn or burned a moment ago
+                machine.refuse()
+                return []
             machine.verify_guess()
             result = machine.events()
             if count >= GUESSES and not any(isinstance(e, Verified) for e in result):
@@ -171,15 +202,15 @@ class Offering:
         try:
             membership.invite(folder, device, joining.key, joining.name)
             machine.accept(self._welcome(folder, device))
-        except StoreError as error:
-            logger.error("cannot store the new device: %s", error)
+        except (StoreError, LocalProtocolError) as error:
+            logger.error("cannot take the new device in: %s", error)
             machine.refuse()
             return
         self.joined.set_result(bytes(device))
 
     def _welcome(self, folder: FolderId, device: DeviceId) -> Welcome:
         engine, record = self._engine, self.replica.record
-        files, size, complete = self.replica.counted
+        files, size, complete = self.replica.survey.counted
         return Welcome(
             bytes(engine.identity.device),
             engine.identity.key,
@@ -199,7 +230,7 @@ class Offering:
 class Pairing:
     """Both sides of pairing, for one engine."""
 
-    def __init__(self, engine: Engine, network: Network, home: Home) -> None:
+    def __init__(self, engine: House, network: Network, home: Home) -> None:
         self._engine = engine
         self._network = network
         self._home = home
@@ -220,7 +251,7 @@ class Pairing:
         """
         for _ in range(CODES):
             code = make_code(
-                [secrets.randbelow(WORDS) for _ in range(4)],
+                [secrets.randbelow(WORDS_LISTED) for _ in range(4)],
                 self._network.slots.seen_slots() | set(self._offerings),
             )
             offering = Offering(self._engine, self._home, replica, code)
@@ -333,7 +364,7 @@ class Pairing:
         engine, record = self._engine, offering.replica.record
         device = engine.identity.device
         offer = events.Offer(
-            device, engine.name, record.folder, record.name, *offering.replica.counted
+            device, engine.name, record.folder, record.name, *offering.replica.survey.counted
         )
         yield offer
         target = await self._target(offer, path, directory, confirm)

@@ -13,7 +13,6 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from p2psync.core import paths
-from p2psync.core.draft import Draft
 from p2psync.core.ignore import Rules
 from p2psync.core.index import Changes
 from p2psync.core.observed import Observed
@@ -178,12 +177,3 @@ class Scanner:
 def told_something(changes: Changes) -> bool:
     """Say whether the changes are more than a fresher look at the disk."""
     return bool(changes.entries or changes.needed)
-
-
-def forget_rows(index: Index, draft: Draft, gone: Iterable[bytes]) -> None:
-    """Let rows go without any claim: missing means fetch, not deleted (design 4.9)."""
-    listed = list(gone)
-    draft.load(listed)
-    for path in listed:
-        draft.forget_row(path)
-    index.write(draft.finish())

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from p2psync.engine.stock import remove_index
 from tests.support.replicas import Cluster, cluster
 
 
@@ -56,7 +57,7 @@ async def test_conflict_exactness(tmp_path: Path) -> None:
     async with cluster(tmp_path, "a", "b", "c") as made:
         for name, site in made.sites.items():
             (site.root / "f.txt").write_text(name)
-            await site.replica.scan_now()
+            await site.replica.survey.now()
         for line in ("ab", "bc", "ac"):
             made.join(*line)
 
@@ -71,7 +72,7 @@ async def test_c03_equal_edits_are_no_conflict(tmp_path: Path) -> None:
     async with cluster(tmp_path, "a", "b") as made:
         for site in made.sites.values():
             (site.root / "f").write_text("same")
-            await site.replica.scan_now()
+            await site.replica.survey.now()
         made.join("a", "b")
 
         assert await made.settled() == {"f": b"same"}
@@ -86,8 +87,8 @@ async def test_c01_edit_beats_delete(tmp_path: Path) -> None:
         await made.cut("a", "b")
         (a.root / "f").unlink()
         (b.root / "f").write_text("2")
-        await a.replica.scan_now()
-        await b.replica.scan_now()
+        await a.replica.survey.now()
+        await b.replica.survey.now()
         made.join("a", "b")
 
         assert await made.settled() == {"f": b"2"}
@@ -172,7 +173,7 @@ async def test_m01_a_lost_index_deletes_nothing(tmp_path: Path) -> None:
         await made.settled()
         await made.cut("a", "b")
         await b.stop()
-        b.replica.remove_index()
+        remove_index(b.record, tmp_path / "indexes")
         (b.root / "one").unlink()
         before = content_bytes_sent(made)
         await b.start()
@@ -188,7 +189,7 @@ async def test_p05_joining_with_equal_files_moves_nothing(tmp_path: Path) -> Non
         for site in made.sites.values():
             (site.root / "same").write_text("same")
             (site.root / "other").write_text(site.name)
-        await made.sites["a"].replica.scan_now()
+        await made.sites["a"].replica.survey.now()
         made.join("a", "b")
         tree = await made.settled()
 
@@ -218,7 +219,7 @@ async def test_tombstones_are_collected_when_all_have_acknowledged(tmp_path: Pat
         await made.settled()
         async with asyncio.timeout(20):
             for site in made.sites.values():
-                while await site.replica.worker(site.replica.index.paths):
+                while await site.replica.worker(site.replica.stock.index.paths):
                     await site.replica.changed.wait(0.1)
 
 
@@ -230,7 +231,7 @@ async def test_j01_an_emptied_root_without_marker_deletes_nothing(tmp_path: Path
         await made.settled()
         b.root.rename(tmp_path / "unmounted")
         b.root.mkdir()
-        await b.replica.scan_now()
+        await b.replica.survey.now()
         assert (await b.replica.status()).state == "held"
         b.root.rmdir()
         (tmp_path / "unmounted").rename(b.root)
@@ -253,7 +254,7 @@ async def test_q01_an_ignored_file_stays_on_both_sides(tmp_path: Path) -> None:
         assert (a / "x.log").exists()
         assert (b / "x.log").exists()
         (a / "x.log").unlink()
-        await made.sites["a"].replica.scan_now()
+        await made.sites["a"].replica.survey.now()
         assert (b / "x.log").exists()
         (b / ".p2psyncignore").write_text("")
 
@@ -267,7 +268,7 @@ async def test_q05_unreadable_rules_hold_the_folder(tmp_path: Path) -> None:
         (a.root / "f").write_text("1")
         await made.settled()
         (a.root / ".p2psyncignore").write_bytes(b"\xff\xfe")
-        await a.replica.scan_now()
+        await a.replica.survey.now()
 
         status = await a.replica.status()
         assert status.state == "held"

@@ -116,7 +116,7 @@ class Cluster:
         sites = [self.sites[name] for name in names or self.sites]
         async with asyncio.timeout(PATIENCE_S):
             for site in sites:
-                await site.replica.scan_now()
+                await site.replica.survey.now()
             while not await self._all_in_sync(sites):
                 await sites[0].replica.changed.wait(0.02)
         trees = [site.tree() for site in sites]
@@ -127,7 +127,8 @@ class Cluster:
         for site in sites:
             if not await site.replica.in_sync():
                 return False
-        knowledge = [await site.replica.worker(site.replica.index.facts) for site in sites]
+        replicas = [site.replica for site in sites]
+        knowledge = [await each.worker(each.stock.index.facts) for each in replicas]
         return all(facts.known == knowledge[0].known for facts in knowledge)
 
     async def close(self) -> None:

@@ -1,0 +1,157 @@
+"""The scanning task of one replica: where to look, when, and at what pace.
+
+Hints of the watcher, doubts of the provider and the pace of full scans come together here; a
+full scan's cost decides when the next one is due, so that a slow disk is not worn out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterable
+from contextlib import suppress
+from typing import Final, Protocol
+
+from p2psync.engine.scanning import Found
+from p2psync.engine.stock import Stock
+from p2psync.engine.worker import Worker
+from p2psync.errors import RootTrouble
+
+PAUSE_MIN_S: Final = 60.0
+PAUSE_MAX_S: Final = 86_400.0
+PAUSE_PER_CPU_S: Final = 500.0  # seconds of pause for each CPU second of the last full scan
+AGAIN_S: Final = 0.3  # a file that was still being written is looked at again
+
+
+class Owner(Protocol):
+    """What the survey needs of the replica it works for."""
+
+    stock: Stock
+    worker: Worker
+    held: str
+
+    @property
+    def may_scan(self) -> bool:
+        """False while held, and in safe mode before a peer has told what there should be."""
+        ...
+
+    def note(self, found: Found) -> None:
+        """Keep what a unit found out."""
+        ...
+
+    def stirred(self) -> None:
+        """The index changed."""
+        ...
+
+    def hold(self, reason: str) -> None:
+        """The root cannot be used."""
+        ...
+
+    def surveyed(self) -> None:
+        """A scan is over."""
+        ...
+
+
+class Survey:
+    """Scans one replica's root, on request and in its own time."""
+
+    def __init__(self, owner: Owner) -> None:
+        self.first = True
+        """True until everything has been looked at once since the root was opened."""
+
+        self.counted = (0, 0, False)
+        """Files and bytes known so far, and whether that is all."""
+
+        self._owner = owner
+        self._directories: set[bytes] = set()
+        self._everything = False
+        self._waiting: list[asyncio.Future[None]] = []
+        self._wanted = asyncio.Event()
+        self._due = 0.0
+
+    def soon(self, directories: Iterable[bytes] = (), *, everything: bool = False) -> None:
+        """Ask for a scan of these directories, or of everything."""
+        self._directories.update(directories)
+        self._everything |= everything
+        self._wanted.set()
+
+    async def now(self) -> None:
+        """Scan everything once, beginning after this call, and wait until it is done.
+
+        Returns at once when nothing may be scanned now (the replica says why).
+        """
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(done)
+        self._wanted.set()
+        await done
+
+    async def run(self) -> None:
+        """Scan for ever."""
+        owner = self._owner
+        while True:
+            await self._wait()
+            waiting, self._waiting = self._waiting, []
+            if owner.may_scan:
+                try:
+                    if waiting or self._everything or self._is_due() or owner.stock.safe:
+                        await self._scan_everything()
+                    else:
+                        await self._scan_some()
+                except RootTrouble as trouble:
+                    owner.hold(str(trouble))
+                owner.surveyed()
+            for waiter in waiting:
+                if not waiter.done():
+                    waiter.set_result(None)
+
+    async def _wait(self) -> None:
+        left = max(0.0, self._due - time.monotonic()) if self._due else None
+        with suppress(TimeoutError):
+            async with asyncio.timeout(left):
+                await self._wanted.wait()
+        self._wanted.clear()
+
+    def _is_due(self) -> bool:
+        return 0 < self._due <= time.monotonic()
+
+    async def _scan_some(self) -> None:
+        stock = self._owner.stock
+        directories, self._directories = self._directories, set()
+        await self._units(stock.scanner.directories(directories, stock.rules))
+
+    async def _scan_everything(self) -> None:
+        """Look at all there is; in safe mode, adopt it."""
+        owner, stock = self._owner, self._owner.stock
+        self._everything = False
+        self._directories.clear()
+        await owner.worker(stock.root.check)
+        await owner.worker(stock.load_rules)
+        cost = await self._units(stock.scanner.tree(b"", stock.rules))
+        if stock.safe:
+            await owner.worker(stock.leave_safe_mode)
+        self.first = False
+        pause = min(PAUSE_MAX_S, max(PAUSE_MIN_S, PAUSE_PER_CPU_S * cost))
+        self._due = time.monotonic() + pause
+
+    async def _units(self, scan: Iterable[Found]) -> float:
+        """Run a scan unit by unit; return the worker's CPU seconds."""
+        owner, units = self._owner, iter(scan)
+        cost = 0.0
+
+        def one() -> tuple[Found | None, float]:
+            began = time.thread_time()
+            found = next(units, None)
+            self.counted = (*owner.stock.index.totals(), found is None)
+            return found, time.thread_time() - began
+
+        while True:
+            found, spent = await owner.worker(one)
+            cost += spent
+            if found is None:
+                return cost
+            owner.note(found)
+            if found.again:
+                again = found.again
+                asyncio.get_running_loop().call_later(AGAIN_S, self.soon, again)
+            if found.changed:
+                owner.stirred()
