@@ -12,8 +12,8 @@ import pytest
 
 from p2psync.errors import ChannelClosedError, RemoteProtocolError
 from p2psync.net.certificate import Certificate
-from p2psync.net.ice import QUEUE, GuardedConnection
 from p2psync.net.webrtc import Signal, WebRtcChannel, WebRtcEnd
+from p2psync.net.webrtc.ice import QUEUE, GuardedConnection
 from tests.support.channel_contract import (
     MIB,
     LimitedChannelContract,

@@ -67,6 +67,11 @@ class GuardedConnection(Connection):
         self._known: set[tuple[str, int]] = set()
         self._known_candidates = 0
 
+    @property
+    def waiting(self) -> int:
+        """Datagrams that wait for the layer above."""
+        return self._queue.qsize()
+
     def knows(self, addr: tuple[object, ...]) -> bool:
         """Say whether an address is a candidate of the peer, told or found by a check."""
         if len(self._remote_candidates) != self._known_candidates:
