@@ -236,8 +236,12 @@ class Lan:
     ) -> subprocess.Popen[Any]:
         """Start a process on a host; it is ended with the LAN, whatever happens."""
         process = subprocess.Popen(self.argv(host, argv), **options)
-        self._processes.append(process)
+        self.owns(process)
         return process
+
+    def owns(self, process: subprocess.Popen[Any]) -> None:
+        """End this process with the LAN too."""
+        self._processes.append(process)
 
     # the cable
 
