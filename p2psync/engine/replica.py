@@ -240,7 +240,8 @@ class Replica:
 
     async def _watch(self) -> None:
         async for hint in Watcher(self.record.root).hints(self._stopping):
-            self.survey.soon(hint.paths, everything=hint.everything)
+            # everything: only a full scan takes up rules that were touched
+            self.survey.soon(hint.paths, everything=hint.everything or hint.rules)
 
     # ------------------------------------------------------------------ peers
 
