@@ -292,8 +292,8 @@ class Lan:
                 raise AssertionError("opening either works or raises")
             for registration in self._registrations:  # it may be announced while reconciling
                 registration.info.addresses = addresses_of(interfaces, ADDRESSES)
-            await self._reconcile(opened, interfaces)
             self.problem = None if interfaces else "no network interface can multicast"
+            await self._reconcile(opened, interfaces)
             for registration in list(self._registrations):
                 await self._register(registration)
             self.ask()
