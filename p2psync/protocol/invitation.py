@@ -16,7 +16,7 @@ from p2psync.protocol.messages import MemberRow
 from p2psync.protocol.pake import SPAKE_BYTES
 from p2psync.protocol.signing import SIGNATURE_BYTES, Signer, verify
 
-START, ANSWER, JOIN, WELCOME, REFUSE = (bytes([kind]) for kind in range(1, 6))
+START, ANSWER, JOIN, WELCOME, REFUSE, DECLINE = (bytes([kind]) for kind in range(1, 7))
 """The first byte of each message."""
 
 _Bytes16 = Annotated[bytes, Meta(min_length=16, max_length=16)]

@@ -5,6 +5,7 @@
     3  accepting -> sharing   03, HMAC(confirm, th), sealed `Joining`
     4  sharing -> accepting   04, sealed `Welcome`
     5  sharing -> accepting   05, reason: instead of 4 (or 2), so that nobody waits in vain
+    6  accepting -> sharing   06, sealed nothing: after 4, the person declined what is offered
 
 `th` hashes label, versions offered and chosen, slot, X and Y; every key is derived from the
 SPAKE2 secret with `th` as salt and a label of its own, and used once. Message 3 is sealed with
@@ -82,6 +83,11 @@ class Offer:
     welcome: Welcome
 
 
+@dataclass(frozen=True)
+class Declined:
+    """Sharing side: the person at the other end wants none of it. Undo what was stored."""
+
+
 class State(IntEnum):
     """Where a conversation stands, on either side."""
 
@@ -116,7 +122,7 @@ TRANSITIONS: Final = {
     (State.AWAIT_WELCOME, Input.WELCOME): State.DONE,
 } | {(state, Input.END): State.OVER for state in State if state is not State.OVER}
 
-Event = Guess | WrongCode | Verified | Offer | Failed
+Event = Guess | WrongCode | Verified | Offer | Declined | Failed
 
 
 class _Pairing(ABC):
@@ -254,7 +260,14 @@ class PairingSharer(_Pairing):
             self._events.append(Guess())
         elif self.state is State.DONE and data == self._join:
             self._out.append(self._welcome)
+        elif self.state is State.DONE and data[:1] == invitation.DECLINE:
+            self._take_decline(data)
         # Anything else is a repetition while the owner is at work, or somebody else's.
+
+    def _take_decline(self, data: bytes) -> None:
+        join_hash = hashlib.sha256(self._join).digest()
+        if self._keys is not None and self._keys.open(b"decline", data[1:], join_hash) == b"":
+            self._end(Declined())
 
     def _take_start(self, data: bytes) -> None:
         versions, slot = invitation.split_start(data)
@@ -325,6 +338,23 @@ class PairingAccepter(_Pairing):
         """Send message 1 once more, over another carrier; what follows goes on from there."""
         if self.state in (State.AWAIT_ANSWER, State.AWAIT_WELCOME):
             self._out.append(self._start)
+
+    def linger(self) -> None:
+        """Send message 3 once more, so that the other side keeps the link while we decide."""
+        if self.state is State.DONE:
+            self._out.append(self._join)
+
+    def decline(self) -> None:
+        """Say that the person wants none of what was offered; the conversation is over.
+
+        Raises:
+            LocalProtocolError: nothing was offered.
+        """
+        if self.state is not State.DONE or self._keys is None:
+            raise LocalProtocolError("nothing to decline")
+        sealed = self._keys.seal(b"decline", b"", hashlib.sha256(self._join).digest())
+        self._end(None)
+        self._out.append(invitation.DECLINE + sealed)
 
     def _take(self, data: bytes) -> None:
         if self.state is State.DONE:

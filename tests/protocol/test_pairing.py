@@ -15,6 +15,7 @@ from p2psync.protocol import limits, members, words
 from p2psync.protocol.machine import Failed, Steps
 from p2psync.protocol.pairing import (
     TRANSITIONS,
+    Declined,
     Guess,
     Input,
     Joining,
@@ -479,6 +480,45 @@ def test_a_refusal_ends_the_waiting(refusal: Refusal) -> None:
     assert (event == WrongCode()) == (refusal is Refusal.WRONG)
     bob.refuse()
     assert bob.data_to_send() == []
+
+
+def paired() -> tuple[PairingAccepter, PairingSharer]:
+    """Two machines between which everything went well."""
+    joining, sharing = accepter(), sharer()
+    to_the_guess(joining, sharing)
+    sharing.verify_guess()
+    sharing.events()
+    sharing.accept(WELCOME)
+    deliver(sharing, joining)
+    joining.events()
+    return joining, sharing
+
+
+def test_declining_undoes_the_pairing() -> None:
+    """What a person does not want after the preview is taken back on the sharing side."""
+    joining, sharing = paired()
+    joining.linger()
+    deliver(joining, sharing)
+    joining.decline()
+    deliver(joining, sharing)
+
+    assert sharing.events() == [Declined()]
+    assert sharing.state is joining.state is State.OVER
+
+
+def test_a_forged_decline_is_nothing() -> None:
+    """Only who knows the code's key can decline."""
+    _, sharing = paired()
+    sharing.receive_data(b"\x06" + b"x" * 16, 1.0)
+
+    assert sharing.events() == []
+    assert sharing.state is State.DONE
+
+
+def test_only_an_offer_can_be_declined() -> None:
+    """Before message 4 there is nothing to decline."""
+    with pytest.raises(LocalProtocolError):
+        accepter().decline()
 
 
 def test_time_ends_a_conversation() -> None:
