@@ -41,7 +41,7 @@ def run(places: Places, *, background: bool, verbose: bool) -> None:
             with asyncio.Runner(loop_factory=_loop_factory()) as runner:
                 runner.run(run_agent(places, config))
         except (P2PSyncError, BaseExceptionGroup) as error:
-            reason = _reason(error)
+            reason = reason_for(error)
             log.error("%s", reason)
             raise reason from error
 
@@ -63,7 +63,7 @@ async def run_agent(places: Places, config: Config) -> None:
     home = Home.open(places.database)
     try:
         engine = Engine(identity=identity, home=home, places=places, name=config.name)
-        stop = _Stop(engine.stop, notifier)
+        stop = Stop(engine.stop, notifier)
         api = Api(engine, stop)
         with server.listening(places.socket) as listening:
             async with asyncio.TaskGroup() as group:
@@ -90,7 +90,7 @@ async def _ready(ready: asyncio.Event, running: asyncio.Task[None]) -> None:
     waiting.cancel()
 
 
-class _Stop:
+class Stop:
     """Ends the agent: politely when first asked, at once the second time."""
 
     def __init__(self, stop: Callable[[], None], notifier: Notifier) -> None:
@@ -137,7 +137,7 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     return uvloop.new_event_loop
 
 
-def _reason(error: BaseException) -> BaseException:
+def reason_for(error: BaseException) -> BaseException:
     """Return what to tell the user of a failure: our own error, if there is one in it."""
     if not isinstance(error, BaseExceptionGroup):
         return error
