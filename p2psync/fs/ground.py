@@ -147,7 +147,8 @@ class Ground:
         self.path = path
         self.fd = fd
         status = os.fstat(fd)
-        self.owner = (status.st_uid, status.st_gid) if os.geteuid() == 0 else None
+        owner, ours = (status.st_uid, status.st_gid), (os.geteuid(), os.getegid())
+        self.owner = owner if os.geteuid() == 0 and owner != ours else None
 
     def open_directory(self, path: bytes) -> int:
         """Open a directory of the folder for listing; the caller closes it.

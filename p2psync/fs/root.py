@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import re
 import stat
 from collections.abc import Callable, Iterable
 from typing import NamedTuple, Self
@@ -34,6 +35,7 @@ from p2psync.fs.traits import probe
 
 _STAGING = b"staging"
 _HISTORY = b"history"
+_PARTIAL = re.compile(b"[0-9a-f]{64}" + re.escape(PART))
 
 
 class Recovered(NamedTuple):
@@ -106,6 +108,7 @@ class Root(Placing):
         try:
             opened.append(marker.open_control(path, opened[0]))
             marker.demand(path, marker.read(opened[1]), replica, folder)
+            _make_private(opened[1])
             opened.append(_directory(opened[1], _STAGING))
             opened.append(_directory(opened[1], _HISTORY))
             return cls(path, RootFds(*opened))
@@ -169,7 +172,7 @@ class Root(Placing):
         return [
             bytes.fromhex(name.removesuffix(PART).decode())
             for name in self._staged()
-            if name.endswith(PART)
+            if _PARTIAL.fullmatch(name)
         ]
 
     # ------------------------------------------------------------------ durability
@@ -232,7 +235,7 @@ class Root(Placing):
     def _spoil(self) -> None:
         self.epoch += 1
         for name in self._staged():
-            if name.endswith(PART):
+            if _PARTIAL.fullmatch(name):
                 with contextlib.suppress(OSError):
                     syscalls.unlink(self.staging, name)
 
@@ -301,6 +304,13 @@ class Root(Placing):
 
     def _staged(self) -> list[bytes]:
         return sorted(map(os.fsencode, os.listdir(self.staging)))
+
+
+def _make_private(control: int) -> None:
+    """Shut others out of `.p2psync`, which a backup or a copy may have opened to them."""
+    if os.fstat(control).st_mode & 0o077:
+        with contextlib.suppress(OSError):
+            syscalls.set_mode(control, 0o700)
 
 
 def _directory(control: int, name: bytes) -> int:

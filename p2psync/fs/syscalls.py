@@ -20,6 +20,7 @@ import time
 from typing import Final
 
 _LIBC: Final = ctypes.CDLL(None, use_errno=True)
+_RENAMEAT2: Final = getattr(_LIBC, "renameat2", None)  # an old or small libc has none
 _NOREPLACE: Final = 1
 _EXCHANGE: Final = 2
 _OPENAT2: Final = 437  # the same number on every architecture Linux has had since 2019
@@ -124,7 +125,10 @@ def _open_piece(directory: int, path: bytes, flags: int) -> int:
 
 
 def walk_beneath(directory: int, path: bytes, flags: int) -> int:
-    """Open component by component, for kernels without `openat2`; same promise."""
+    """Open component by component, for kernels without `openat2`; crosses no link.
+
+    The path is one that `open_beneath` has looked at.
+    """
     at = directory
     parents, name = os.path.split(path)
     try:
@@ -158,8 +162,8 @@ def rename_new(from_fd: int, source: bytes, to_fd: int, target: bytes) -> None:
 
 
 def _renameat2(from_fd: int, source: bytes, to_fd: int, target: bytes, flags: int) -> None:
-    if _LIBC.renameat2(from_fd, source, to_fd, target, flags) != 0:
-        error = ctypes.get_errno()
+    if _RENAMEAT2 is None or _RENAMEAT2(from_fd, source, to_fd, target, flags) != 0:
+        error = errno.ENOSYS if _RENAMEAT2 is None else ctypes.get_errno()
         raise OSError(error, os.strerror(error), source, None, target)
 
 

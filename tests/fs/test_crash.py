@@ -227,3 +227,14 @@ def test_a_record_of_something_else_is_void(tmp_path: Path) -> None:
         folder.restart()
         folder.root.recover()
         assert folder.shows(b"y") in (None, b"moved")
+
+
+def test_a_directory_that_was_not_empty_is_kept_whole(tmp_path: Path) -> None:
+    """A person filled it in the moment in which the process died."""
+    folder = Folder.make(tmp_path)
+    folder.write(b".p2psync/staging/old-0011223344556677-d/inside", b"1")
+    (saved,) = folder.root.recover()
+    assert saved.history is not None
+    assert folder.kept()[saved.history + b"/inside"] == b"1"
+    assert b"/d~" in saved.history
+    assert folder.staged() == []

@@ -256,3 +256,10 @@ def test_i17_as_root_all_that_is_made_gets_the_owner_of_the_root(tmp_path: Path)
             status = os.lstat(os.path.join(parent, name))
             assert (status.st_uid, status.st_gid) == (1234, 2345), name
     folder.root.close()
+
+
+def test_t43_others_are_shut_out_of_what_is_ours(folder: Folder) -> None:
+    """Also when a copy or a backup has let them in."""
+    os.chmod(folder.at(b".p2psync"), 0o755)
+    folder.restart()
+    assert stat.S_IMODE(os.stat(folder.at(b".p2psync")).st_mode) == 0o700

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -12,7 +11,7 @@ from p2psync.core.index import Row
 from p2psync.core.problem import Problem, Reason
 from p2psync.fs.partial import Chunk
 from p2psync.fs.root import Done
-from tests.support.folder import Folder, mounted, place_of
+from tests.support.folder import Folder, mounted, place_of, run
 from tests.support.require import require
 
 pytestmark = pytest.mark.slow
@@ -109,7 +108,7 @@ def test_h13_a_mount_inside_the_folder_is_a_problem(tmp_path: Path) -> None:
     def child() -> None:
         folder = Folder.make(tmp_path)
         folder.root.make_directory(b"d")
-        subprocess.run(["mount", "-t", "tmpfs", "tmpfs", tmp_path / "d"], check=True)
+        run("mount", "-t", "tmpfs", "tmpfs", tmp_path / "d")
         row = folder.stand(b"d/x", b"old")
         outcomes = [
             folder.root.put(folder.prepare(b"new"), b"d/y", None),
@@ -126,4 +125,4 @@ def test_h13_a_mount_inside_the_folder_is_a_problem(tmp_path: Path) -> None:
 
 
 def _remount(path: Path, how: str) -> None:
-    subprocess.run(["mount", "-o", f"remount,{how}", path], check=True)
+    run("mount", "-o", f"remount,{how}", path)

@@ -11,11 +11,12 @@ A *thing* is the bytes of a file, a `Link`, or `DIRECTORY`.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import dataclasses
 import os
-import shutil
 import signal
 import stat
+import subprocess
 import sys
 import traceback
 import warnings
@@ -274,15 +275,24 @@ def mounted(options: str, where: Path, act: Callable[[], object]) -> None:
     """
 
     def child() -> None:
-        unshared = syscalls._LIBC.unshare(0x00020000)  # mounts
+        run("mount", "-t", "tmpfs", "-o", options, "tmpfs", where)
+        act()
+
+    with_own_mounts(child)
+
+
+def with_own_mounts(act: Callable[[], object]) -> None:
+    """Do something in a child whose mounts nobody else sees and that end with it."""
+
+    def child() -> None:
+        unshared = ctypes.CDLL(None).unshare(0x00020000)  # mounts
         assert unshared == 0, "no mount namespace of its own"
-        mount = shutil.which("mount") or "/bin/mount"
-        for arguments in (
-            ["--make-rprivate", "/"],
-            ["-t", "tmpfs", "-o", options, "tmpfs", str(where)],
-        ):
-            done = os.spawnv(os.P_WAIT, mount, ["mount", *arguments])
-            assert done == 0, "the mount failed"
+        run("mount", "--make-rprivate", "/")
         act()
 
     assert in_child(child) == 0
+
+
+def run(*command: str | Path) -> None:
+    """Run a command that must succeed."""
+    subprocess.run(command, check=True, capture_output=True)

@@ -63,6 +63,14 @@ def _can_mount() -> bool:
     return succeeds(*way, "mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", "/mnt")
 
 
+def _can_loop() -> bool:
+    script = (
+        "set -e; cd $(mktemp -d); truncate -s 8M image; mkfs.ext4 -q image; mkdir disk;"
+        " mount -o loop image disk; umount disk; rm -r $PWD"
+    )
+    return os.geteuid() == 0 and succeeds("unshare", "-m", "sh", "-c", script)
+
+
 def _can_filter() -> bool:
     rules = "table inet t {\n chain c {\n type filter hook input priority 0\n }\n}\n"
     return unshare() is not None and succeeds(*unshare() or (), "nft", "-f", "-", stdin=rules)
@@ -109,6 +117,7 @@ NEEDS: Final[dict[str, Need]] = {
         "no user namespaces here (util-linux, and a kernel that allows them)",
         lambda: succeeds("unshare", "-U", "-r", "true"),
     ),
+    "loop": Need("no disk images here (e2fsprogs, loop devices; root)", _can_loop),
     "nft": Need("no packet filter here (nftables)", _can_filter),
     "ipv6": Need("the kernel has no IPv6", _can_ipv6),
     "avahi": Need("no avahi here (avahi-daemon, avahi-utils, dbus; root)", _can_avahi),
