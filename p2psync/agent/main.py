@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import signal
+import threading
 from collections.abc import Callable
 from typing import Final
 
@@ -42,7 +43,8 @@ def run(places: Places, *, background: bool, verbose: bool) -> None:
                 runner.run(run_agent(places, config))
         except (P2PSyncError, BaseExceptionGroup) as error:
             reason = reason_for(error)
-            log.error("%s", reason)
+            if background:
+                log.error("%s", reason)
             raise reason from error
 
 
@@ -108,7 +110,10 @@ class Stop:
             return
         self._asked = True
         self._notifier.stopping()
-        asyncio.get_running_loop().call_later(STOP_TIMEOUT_S, self._at_once, "it took too long")
+        # a thread, for it must also end what hangs after the event loop has ended
+        deadline = threading.Timer(STOP_TIMEOUT_S, self._at_once, ("it took too long",))
+        deadline.daemon = True
+        deadline.start()
         self._stop()
 
     def _signalled(self, number: signal.Signals) -> None:
