@@ -84,6 +84,13 @@ class Offer:
 
 
 @dataclass(frozen=True)
+class Refused:
+    """Accepting side: the other ended the conversation, and why."""
+
+    refusal: Refusal
+
+
+@dataclass(frozen=True)
 class Declined:
     """Sharing side: the person at the other end wants none of it. Undo what was stored."""
 
@@ -122,7 +129,7 @@ TRANSITIONS: Final = {
     (State.AWAIT_WELCOME, Input.WELCOME): State.DONE,
 } | {(state, Input.END): State.OVER for state in State if state is not State.OVER}
 
-Event = Guess | WrongCode | Verified | Offer | Declined | Failed
+Event = Guess | WrongCode | Verified | Offer | Refused | Declined | Failed
 
 
 class _Pairing(ABC):
@@ -372,10 +379,9 @@ class PairingAccepter(_Pairing):
         refusal = data[1:]
         if refusal == bytes([Refusal.WRONG]):
             self._end(WrongCode())
-        elif refusal == bytes([Refusal.VERSION]):
-            self._end(Failed("no version in common"))
         else:
-            self._end(Failed("the code is not valid any more"))
+            old = refusal == bytes([Refusal.VERSION])
+            self._end(Refused(Refusal.VERSION if old else Refusal.GONE))
 
     def _take_answer(self, data: bytes) -> None:
         if data[:1] != invitation.ANSWER or len(data) != 3 + SPAKE_BYTES:
