@@ -73,11 +73,6 @@ def implicit(path: bytes) -> Place:
     return Place(Kind.DIRECTORY, b"", 0, b"", False, 0, frozenset(), path)
 
 
-def has_directory(entry: Entry) -> bool:
-    """Say whether one of the live values is a directory."""
-    return any(value.kind is Kind.DIRECTORY for value in entry.live.values())
-
-
 def split(path: bytes, entry: Entry, container: bool) -> tuple[Place | None, list[Copy]]:
     """Return what stands at the path itself, and its conflict copies by descending rank.
 
