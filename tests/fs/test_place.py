@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import os
 import shutil
@@ -293,6 +294,50 @@ def test_b03_no_edit_is_lost_whenever_it_comes(
         assert number < 60
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("act", ["replace", "replace-directory", "remove", "move-over-it"])
+@pytest.mark.parametrize("gap", [0, 1, 2, 3])
+@pytest.mark.parametrize("then", ["deletes", "saves"])
+def test_b03_no_edit_is_lost_when_a_person_does_two_things(
+    tmp_path: Path, folder: Folder, act: str, gap: int, then: str
+) -> None:
+    """Saves, and deletes or saves again what is shown some effects later.
+
+    Gone is only what that person deleted or replaced.
+    """
+    for number in itertools.count(1):
+        one = Folder.make(_fresh(tmp_path))
+        one.root.traits = folder.root.traits
+        row = one.stand(b"d/x", b"old")
+        todo = acts(one, row)[act]
+        saved: set[Thing] = set()
+        undone: set[Thing | None] = set()
+
+        def save(data: bytes, one: Folder = one, saved: set[Thing] = saved) -> None:
+            if one.shows(b"d/x") != DIRECTORY:
+                one.write(b"d/.x.tmp", data)
+                os.replace(one.at(b"d/.x.tmp"), one.at(b"d/x"))
+                saved.add(data)
+
+        def second(one: Folder = one, undone: set[Thing | None] = undone) -> None:
+            undone.add(one.shows(b"d/x"))
+            if then == "saves":
+                save(b"SECOND")
+            elif one.shows(b"d/x") not in (None, DIRECTORY):
+                os.unlink(one.at(b"d/x"))
+
+        between: list[Callable[[], None]] = [lambda: None] * gap
+        first = functools.partial(save, b"EDITED")
+        with before_effect(number, first, *between, second) as effects:
+            todo()
+        one.root.recover()
+        assert saved - undone <= one.retrievable()
+        one.root.close()
+        if len(effects) < number:
+            break
+        assert number < 60
+
+
 def _fresh(tmp_path: Path) -> Path:
     path = tmp_path / "fresh"
     shutil.rmtree(path, ignore_errors=True)
@@ -314,6 +359,36 @@ def test_what_was_changed_just_now_gets_no_signature(folder: Folder) -> None:
     """A write within the grain of the mtime would not show in it."""
     place = place_of(b"new", mtime_ns=syscalls.now_ns())
     assert folder.root.put(folder.prepare(b"new", place), b"x", None) == Done(None, None)
+
+
+def test_a_directory_that_fills_up_while_it_is_displaced_comes_back(
+    tmp_path: Path, folder: Folder
+) -> None:
+    """At whatever moment: what a person puts into it stays in it, or is kept."""
+    for number in itertools.count(1):
+        one = Folder.make(_fresh(tmp_path))
+        one.root.traits = folder.root.traits
+        row = one.stand(b"d", DIRECTORY)
+        inside = os.open(one.at(b"d"), os.O_RDONLY)  # a shell that stands in it
+
+        filled: list[bool] = []
+
+        def fill(inside: int = inside, filled: list[bool] = filled) -> None:
+            try:
+                os.close(os.open(b"mine", os.O_CREAT, dir_fd=inside))
+            except FileNotFoundError:  # the directory has just been removed
+                return
+            filled.append(True)
+
+        with before_effect(number, fill) as effects:
+            one.root.put(one.prepare(b"new"), b"d", row)
+        os.close(inside)
+        one.root.recover()
+        names = {os.path.basename(path) for path in [*one.visible(), *one.kept()]}
+        assert not filled or b"mine" in names
+        one.root.close()
+        if len(effects) < number:
+            break
 
 
 # ---------------------------------------------------------------------- remove, directories

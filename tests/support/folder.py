@@ -181,8 +181,10 @@ def things_below(top: bytes, leave_out: bytes = b"") -> dict[bytes, Thing]:
 
 
 @contextlib.contextmanager
-def before_effect(number: int, act: Callable[[], None]) -> Iterator[list[str]]:
+def before_effect(number: int, *acts: Callable[[], None]) -> Iterator[list[str]]:
     """Do something just before the effect of this number (from 1) on the disk.
+
+    Of several acts, one each before the effects from there on.
 
     Nothing is made durable meanwhile: that takes long and shows only when the power fails.
 
@@ -196,8 +198,8 @@ def before_effect(number: int, act: Callable[[], None]) -> Iterator[list[str]]:
 
         def watching(*args: object) -> object:
             effects.append(name)
-            if len(effects) == number:
-                act()
+            if 0 <= len(effects) - number < len(acts):
+                acts[len(effects) - number]()
             return None if name in ("fsync", "sync_filesystem") else effect(*args)
 
         return watching
