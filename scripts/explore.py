@@ -12,6 +12,7 @@ import argparse
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 # What is explored lives with the tests.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -55,7 +56,7 @@ def main() -> int:
     return 0
 
 
-def _rule(text: str) -> tuple[str, object]:
+def _rule(text: str) -> tuple[str, Any]:
     name, _, value = text.partition("=")
     return name, {"True": True, "False": False}.get(value, value)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 from blake3 import blake3
 from hypothesis import strategies as st
 
@@ -50,11 +51,9 @@ def _value(dot: Dot, stamp: tuple[int, Dot]) -> Value:
     }[kind]
     height, stamp_dot = stamp
     mtime_ns = height * 100 + stamp_dot[0] * 10 + stamp_dot[1] if kind is Kind.FILE else 0
-    return Value(*_fields(made)[:6], mtime_ns, height, stamp_dot)
-
-
-def _fields(value: Value) -> tuple[object, ...]:
-    return tuple(getattr(value, name) for name in value.__struct_fields__)
+    return msgspec.structs.replace(
+        made, mtime_ns=mtime_ns, stamp_height=height, stamp_dot=stamp_dot
+    )
 
 
 @st.composite
