@@ -25,7 +25,7 @@ from p2psync.core import paths, vector
 from p2psync.core.draft import Draft
 from p2psync.core.entry import Entry
 from p2psync.core.index import Changes
-from p2psync.core.reconcile import decode
+from p2psync.core.reconcile import decode, valid
 from p2psync.core.vector import Vector
 from p2psync.errors import RemoteProtocolError
 from p2psync.protocol import limits
@@ -77,6 +77,8 @@ class Exchange:
         self._peer = peer
         self._draft = draft
         self.told = Told()
+        self._attached = False  # the peer has
+        self._overclaimed = False
         # sending
         self._may_send = False
         self._at = 0
@@ -109,7 +111,14 @@ class Exchange:
         )
 
     def take_attach(self, message: Attach) -> Recognised:
-        """Learn how far the peer has come; say whether its digests mean something to us."""
+        """Learn how far the peer has come; say whether its digests mean something to us.
+
+        Raises:
+            RemoteProtocolError: it attached before.
+        """
+        if self._attached:
+            raise RemoteProtocolError("attached twice")
+        self._attached = True
         self._at = self._index.arrival_of(message.start, message.arrival)
         facts = self._index.facts()
         known = self._vector_of(message.known, facts.known, self._index.peer_known(self._peer))
@@ -129,14 +138,27 @@ class Exchange:
         return None
 
     def take_recognised(self, message: Recognised) -> list[Message]:
-        """The peer knows our base now, or will with the returned `Knowledge`: we may send."""
+        """The peer knows our base now, or will with the returned `Knowledge`: we may send.
+
+        Raises:
+            RemoteProtocolError: it said so before.
+        """
+        if self._may_send:
+            raise RemoteProtocolError("recognised twice")
         self._may_send = True
         if message.recognised:
             return []
         return [Knowledge(self._folder, self._sent_known, self._sent_collected)]
 
     def take_knowledge(self, message: Knowledge) -> None:
-        """Learn the peer's whole knowledge."""
+        """Learn the peer's whole knowledge.
+
+        Raises:
+            RemoteProtocolError: we did not ask for it, or it is too large.
+        """
+        if not self._attached or self.told.known is not None:
+            raise RemoteProtocolError("knowledge nobody asked for")
+        _bounded(message.known, message.collected)
         self._acquainted(message.known, message.collected)
 
     def _acquainted(self, known: Vector, collected: Vector) -> None:
@@ -149,6 +171,9 @@ class Exchange:
         """A peer that knows more of our author than we made: our state was rolled back."""
         draft = self._draft()
         if draft.overclaims(known):
+            if self._overclaimed:  # making all values anew, again and again, is no small work
+                raise RemoteProtocolError("it knows changes that nobody made")
+            self._overclaimed = True
             logger.warning("a peer knows changes of ours that we do not: starting a new author")
             draft.new_author(secrets.randbits(63) | 1)
             self._index.write(draft.finish())
@@ -196,7 +221,8 @@ class Exchange:
         known = vector.beyond(facts.known, self._sent_known)
         collected = vector.beyond(facts.collected, self._sent_collected)
         acks = self._acks(facts.known)
-        need = self._index.needed_totals()
+        files, size = self._index.needed_totals()
+        need = files, min(size, limits.SEQ_MAX)  # what peers announce may add up to anything
         news = known or collected or acks or need != self._sent_need
         if self._marked and not self._in_batch and not news:
             return []
@@ -269,7 +295,9 @@ class Exchange:
     def _checked(item: Item) -> Entry:
         try:
             paths.check(item.path)
-            return decode(bytes(item.entry))
+            entry = decode(bytes(item.entry))
+            valid(entry)
+            return entry
         except ValueError as error:
             shown = paths.printable(item.path[:200])
             raise RemoteProtocolError(f"entry of {shown}: {error}") from error
@@ -298,12 +326,13 @@ class Exchange:
         members: the peer keys whose acknowledgements mean something here.
 
         Raises:
-            RemoteProtocolError: the mark came before knowledge.
+            RemoteProtocolError: the mark came before knowledge, or claims what cannot be.
         """
         if self.told.known is None:
             raise RemoteProtocolError("a mark before knowledge")
         known = vector.join(self.told.known, message.known)
         collected = vector.join(self._collected, message.collected)
+        _bounded(known, collected, *filter(None, message.acks.values()))
         draft = self._draft()
         with self._index.transaction():
             if message.full:
@@ -311,7 +340,10 @@ class Exchange:
                 for path, listed in self._index.listing_missing(self._peer):
                     draft.drop(path, known, listed)
                 self._index.listing_end(self._peer)
-            draft.finish_mark(known, collected)
+            try:
+                draft.finish_mark(known, collected)
+            except ValueError as error:
+                raise RemoteProtocolError(str(error)) from error
             changes = draft.finish()
             self._index.write(changes)
             self._index.set_cursor(self._peer, message.start, message.end)
@@ -332,3 +364,8 @@ class Exchange:
             theirs = known if told is None else told
             self._index.join_peer(member, theirs)
             self._heard_acks[member] = vector.join(self._heard_acks.get(member, {}), theirs)
+
+
+def _bounded(*vectors: Vector) -> None:
+    if any(len(one) > limits.AUTHORS for one in vectors):
+        raise RemoteProtocolError("a vector with too many authors")

@@ -1,0 +1,79 @@
+"""Following a replica until it and a peer are equal, and how a command then ends."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator
+from typing import Final
+
+from p2psync.engine.events import (
+    Event,
+    Finished,
+    FolderStatus,
+    Progress,
+    State,
+    StateChanged,
+)
+from p2psync.engine.replica import Replica
+from p2psync.errors import ExitCode
+
+SETTLED_S: Final = 1.0  # this long blocked without progress counts as finished with problems
+PROGRESS_S: Final = 0.5
+
+
+async def follow(replica: Replica, peer: bytes) -> AsyncGenerator[Event, None]:
+    """Tell how a replica and one peer become equal; ends with `Finished`."""
+    last: Progress | None = None
+    blocked_since: float | None = None
+    while True:
+        waiting = asyncio.ensure_future(replica.changed.wait(PROGRESS_S))
+        try:
+            status = await replica.status()
+            progress = _progress(replica, peer, status)
+            if progress != last:
+                last = progress
+                yield progress
+            if await replica.equal_with(peer):
+                break
+            if status.state in (State.BLOCKED, State.HELD):
+                blocked_since = blocked_since or time.monotonic()
+                if time.monotonic() - blocked_since > SETTLED_S:
+                    break
+            else:
+                blocked_since = None
+            await waiting
+        finally:
+            waiting.cancel()
+    status = await replica.status()
+    yield StateChanged(status.state, status.path)
+    yield finished(status)
+
+
+def _progress(replica: Replica, peer: bytes, status: FolderStatus) -> Progress:
+    """How far this device and the peer are, together: what both have of what there is."""
+    told = [link.exchange.told for link in replica.links if link.conversation.key == peer]
+    files = status.need_files + (told[0].need_files if told else 0)
+    size = status.need_bytes + (told[0].need_bytes if told else 0)
+    size = max(0, size - sum(replica.fetcher.received.values()))
+    total_files = status.files + status.need_files
+    total_bytes = status.size_bytes + status.need_bytes
+    return Progress(
+        max(0, total_files - files), total_files, max(0, total_bytes - size), total_bytes
+    )
+
+
+def finished(status: FolderStatus) -> Finished:
+    """Return how a command ends whose folder came to rest like this."""
+    if status.state is State.HELD:
+        return Finished(ExitCode.HELD, f"Held: {status.detail}")
+    blocked, conflicts = len(status.problems), len(status.conflicts)
+    if blocked or conflicts:
+        counts = [
+            f"{count} {word}"
+            for count, word in ((blocked, "blocked"), (conflicts, "in conflict"))
+            if count
+        ]
+        message = f"Up to date, {' and '.join(counts)}. `p2psync status` shows them."
+        return Finished(ExitCode.CONFLICTS, message)
+    return Finished(ExitCode.DONE)
