@@ -332,7 +332,7 @@ class Exchange:
             raise RemoteProtocolError("a mark before knowledge")
         known = vector.join(self.told.known, message.known)
         collected = vector.join(self._collected, message.collected)
-        _bounded(known, collected, *filter(None, message.acks.values()))
+        _bounded(known, collected)
         draft = self._draft()
         with self._index.transaction():
             if message.full:
@@ -345,6 +345,7 @@ class Exchange:
             except ValueError as error:
                 raise RemoteProtocolError(str(error)) from error
             changes = draft.finish()
+            self._check_growth(changes.facts.known)
             self._index.write(changes)
             self._index.set_cursor(self._peer, message.start, message.end)
             self._index.join_peer(self._peer, known, collected)
@@ -355,6 +356,11 @@ class Exchange:
         self._watch_author(known)
         return changes
 
+    def _check_growth(self, known: Vector) -> None:
+        """Refuse authors without number, which would make every later hello larger."""
+        if len(known) > max(limits.AUTHORS, len(self._index.facts().known)):
+            raise RemoteProtocolError("too many authors in all")
+
     def _take_acks(
         self, acks: dict[bytes, Vector | None], known: Vector, members: Collection[bytes]
     ) -> None:
@@ -362,6 +368,7 @@ class Exchange:
             if member not in members:
                 continue
             theirs = known if told is None else told
+            _bounded(vector.join(self._index.peer_known(member), theirs))
             self._index.join_peer(member, theirs)
             self._heard_acks[member] = vector.join(self._heard_acks.get(member, {}), theirs)
 

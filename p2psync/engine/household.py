@@ -70,7 +70,9 @@ class Household:
         self._home = home
         self._places = places
         self.instance = secrets.token_bytes(16)
-        self._network = Network(identity, self.membership, self.peers.get)
+        self._network = Network(
+            identity, self.membership, self.peers.get, self._network_changed
+        )
         self._pairing = Pairing(self, self._network, home)
         self._dispatches: set[Dispatch] = set()
         self._peer_tasks: dict[DeviceId, asyncio.Task[None]] = {}
@@ -245,8 +247,14 @@ class Household:
             converse=self._converse,
             cloned=self._cloned,
         )
+        peer.seen(self.membership.last_addresses(device))
         self.peers[device] = peer
         self._peer_tasks[device] = self._group.create_task(peer.run())
+
+    def _network_changed(self) -> None:
+        """An interface or address came or went: every peer is tried at once."""
+        for peer in self.peers.values():
+            peer.seen([])
 
     def _refresh(self) -> None:
         for dispatch in self._dispatches:
@@ -258,7 +266,13 @@ class Household:
 
     async def _converse(self, conversation: Conversation) -> None:
         rights = MemberRights(conversation.peer, self._shared_with, self._rows_of, self._learn)
-        await self._hold(Dispatch(conversation, rights))
+        device = conversation.peer
+        try:
+            await self._hold(Dispatch(conversation, rights))
+        finally:
+            peer = self.peers.get(device)
+            if peer is not None and not conversation.admitted.exception():
+                self.membership.seen(device, peer.candidates())
 
     async def _hold(self, dispatch: Dispatch) -> None:
         self._dispatches.add(dispatch)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from p2psync.core.ids import DeviceId, FolderId
 from p2psync.errors import RemoteProtocolError
@@ -19,6 +19,8 @@ from p2psync.protocol.pairkey import KnownPeer
 from p2psync.store.home import Home, PeerRecord
 
 logger = logging.getLogger(__name__)
+
+Address = tuple[str, int]
 
 
 class Membership:
@@ -175,6 +177,18 @@ class Membership:
                 logger.warning("the key of %s is no key", device.short)
         return known
 
-    def seen(self, device: DeviceId, addresses: tuple[str, ...]) -> None:
-        """Note where a peer was reached."""
-        self._home.seen(device, addresses, time.time_ns())
+    def seen(self, device: DeviceId, addresses: Iterable[Address]) -> None:
+        """Note that a peer is there now, and where it listens."""
+        texts = tuple(f"{host} {port}" for host, port in addresses)
+        self._home.seen(device, texts, time.time_ns())
+
+    def last_addresses(self, device: DeviceId) -> list[Address]:
+        """Return where a peer listened when it was last there."""
+        found: list[Address] = []
+        for record in self._home.peers():
+            if record.device == device:
+                for text in record.addresses:
+                    host, _, port = text.rpartition(" ")
+                    if host and port.isdecimal():
+                        found.append((host, int(port)))
+        return found

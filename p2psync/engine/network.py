@@ -56,6 +56,7 @@ class Network:
         identity: this device.
         membership: who its peers are.
         peer_of: returns the owner of a peer; None for a device that is none any more.
+        changed: called when an interface or address came or went.
     """
 
     def __init__(
@@ -63,10 +64,12 @@ class Network:
         identity: Identity,
         membership: Membership,
         peer_of: Callable[[DeviceId], Peer | None],
+        changed: Callable[[], None],
     ) -> None:
         self._identity = identity
         self._membership = membership
         self._peer_of = peer_of
+        self._network_changed = changed
         self._changed = asyncio.Event()
         self._signalling: dict[DeviceId, Signalling] = {}
         self._answering: dict[DeviceId, asyncio.Task[None]] = {}
@@ -83,6 +86,7 @@ class Network:
         on_channel = authenticating(self._identity, self._known_peers, self._accepted)
         self._listener = await TlsListener.open(process_certificate(), on_channel)
         self.lan = Lan()
+        self.lan.on_change(self._network_changed)
         await self.lan.start()
         self.slots = PairingSlots(self.lan)
         await self.slots.start()
@@ -210,6 +214,7 @@ class Network:
             return await dial_peer(self._identity, known, candidates, signalling)
         except (OSError, P2PSyncError) as error:
             logger.debug("no channel to %s: %s", peer.device.short, error)
+            self._presence.ask()
             return None
 
     def _signalling_with(self, device: DeviceId) -> Signalling | None:

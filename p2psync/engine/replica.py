@@ -38,7 +38,12 @@ from p2psync.engine.signal import Bell
 from p2psync.engine.stock import Stock
 from p2psync.engine.survey import Survey
 from p2psync.engine.worker import Worker
-from p2psync.errors import ChannelClosedError, RemoteProtocolError, RootTrouble
+from p2psync.errors import (
+    ChannelClosedError,
+    P2PSyncError,
+    RemoteProtocolError,
+    RootTrouble,
+)
 from p2psync.fs.partial import Partial
 from p2psync.fs.scan import RULES_NAME
 from p2psync.fs.watch import Watcher
@@ -292,6 +297,11 @@ class Replica:
                 link.conversation.fail(str(error))
             except ChannelClosedError:
                 pass
+            except (P2PSyncError, OSError):
+                raise  # our own disk or index fails: start anew
+            except Exception:
+                logger.exception("a bug while taking a message of a peer")
+                link.conversation.fail("internal error")
 
     async def _take(self, link: Link, message: Message) -> None:
         exchange = link.exchange
