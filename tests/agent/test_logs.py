@@ -60,8 +60,8 @@ def test_other_libraries_only_warn(tmp_path: Path) -> None:
     """What others chatter about may hold what our own records leave out."""
     file = tmp_path / "agent.log"
     logs.to_file(file, "debug")
-    logging.getLogger("aioice").info("chatter")
-    logging.getLogger("aioice").warning("trouble")
+    logging.getLogger("a.library").info("chatter")
+    logging.getLogger("a.library").warning("trouble")
     logging.getLogger("p2psync").debug("ours")
 
     text = file.read_text()
