@@ -31,6 +31,7 @@ SEQ_AHEAD: Final = 2**32  # a seq further beyond the known one closes the sessio
 SEQ_MAX: Final = 2**63 - 1
 FILE_BYTES: Final = 2**62
 LIVE_VALUES: Final = 1_000  # of one entry
+AUTHORS: Final = 24_576  # of knowledge: two such vectors fit in a control frame
 HEIGHT_MAX: Final = 2**53
 MTIME_NS: Final = 2**62  # either side of zero
 
