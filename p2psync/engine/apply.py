@@ -52,12 +52,14 @@ class Applied:
     """What one batch did.
 
     done: paths that show now what the view wants. rescan: paths whose disk was not as the
-    index believed.
+    index believed. false: contents whose bytes, all as their sender described them, were not
+    what they were called.
     """
 
     done: list[bytes] = field(default_factory=list)
     rescan: list[bytes] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
+    false: set[bytes] = field(default_factory=set)
 
 
 class Applier:
@@ -188,6 +190,7 @@ class _Batch:
             prepared = self._prepare(step.place)
         except IntegrityError as error:
             prepared = Problem(step.path, Reason.IO_ERROR, str(error))
+            self._result.false.add(step.place.content)
         if isinstance(prepared, Problem):
             self._fail(prepared._replace(path=step.path))
         else:
@@ -217,11 +220,21 @@ class _Batch:
         """Take the steps in order; leave out what builds on a failed one."""
         for step in self._steps:
             if step.path in self._failed or step.after & self._failed:
-                self._failed.add(step.path)
-                if isinstance(step, Move):
-                    self._failed.add(step.source)
+                self._leave_out(step)
+            elif isinstance(step, Replace | Remove) and not self._all_stand(step.stands):
+                self._result.rescan += [path for path, _ in step.stands]
+                self._leave_out(step)
             else:
                 self._take(step)
+
+    def _leave_out(self, step: Step) -> None:
+        self._failed.add(step.path)
+        if isinstance(step, Move):
+            self._failed.add(step.source)
+
+    def _all_stand(self, stands: Iterable[tuple[bytes, Row]]) -> bool:
+        """Say whether the live bytes a step displaces do stand where they are believed to."""
+        return all(self._looks_like(path, row) for path, row in stands)
 
     def _take(self, step: Step) -> None:
         root = self._root

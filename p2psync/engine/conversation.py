@@ -24,6 +24,7 @@ from p2psync.protocol.session import Answered, Closed, Opened, Received, Session
 logger = logging.getLogger(__name__)
 
 URGENT, BULK = 64, 2
+FAREWELL_S = 1.0  # how long a goodbye may take to leave
 
 OnMessage = Callable[[Message], Awaitable[None]]
 
@@ -50,6 +51,7 @@ class Conversation:
         self._work = asyncio.Event()
         self._room = asyncio.Event()
         self._room.set()
+        self._sending = asyncio.Lock()
         self._over: asyncio.Future[str] = loop.create_future()
         self._pings: dict[int, asyncio.Future[float]] = {}
         self._numbers = itertools.count(1)
@@ -97,9 +99,10 @@ class Conversation:
         return await answer
 
     def close(self, reason: str) -> None:
-        """Say goodbye and end; `run` returns soon after."""
+        """Say goodbye and end; `run` returns soon after, also if the peer takes nothing."""
         self._session.close(reason)
         self._work.set()
+        asyncio.get_running_loop().call_later(FAREWELL_S, self.end, reason)
 
     def fail(self, reason: str) -> None:
         """The peer broke a rule: end at once, and say in the log why."""
@@ -111,6 +114,11 @@ class Conversation:
     def rtt_ms(self) -> float | None:
         """The last measured round trip in milliseconds; None: not yet."""
         return None if self._session.rtt is None else self._session.rtt * 1000
+
+    @property
+    def was_admitted(self) -> bool:
+        """True once it was, or is, the conversation to use."""
+        return self.admitted.done() and self.admitted.exception() is None
 
     @property
     def over(self) -> bool:
@@ -195,8 +203,9 @@ class Conversation:
     async def _flush(self) -> None:
         """Let a goodbye of ours leave; the peer's needs no answer."""
         with suppress(ChannelClosedError):
-            for data in self._session.data_to_send():
-                await self.channel.send(data)
+            async with self._sending:
+                for data in self._session.data_to_send():
+                    await self.channel.send(data)
 
     async def _write(self) -> None:
         try:
@@ -207,6 +216,9 @@ class Conversation:
                 await self._work.wait()
         except ChannelClosedError as error:
             self.end(error.reason)
+        except Exception as error:
+            logger.exception("a bug while sending to %s", self.peer.short)
+            self.end(f"internal error: {error}")
 
     async def _write_all(self) -> None:
         while True:
@@ -215,11 +227,12 @@ class Conversation:
                 if queue:
                     self._session.send(queue.popleft())
                     self._room.set()
-            out = self._session.data_to_send()
-            if not out:
-                return
-            for data in out:
-                await self.channel.send(data)
+            async with self._sending:
+                out = self._session.data_to_send()
+                if not out:
+                    return
+                for data in out:
+                    await self.channel.send(data)
 
     async def _keep_time(self) -> None:
         loop = asyncio.get_running_loop()

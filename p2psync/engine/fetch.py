@@ -11,9 +11,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
+
+from blake3 import blake3
 
 from p2psync.core.entry import Kind
 from p2psync.core.index import Want
@@ -26,6 +28,7 @@ from p2psync.errors import ChannelClosedError, IntegrityError, RemoteProtocolErr
 from p2psync.fs.ground import problem_of
 from p2psync.fs.partial import Partial
 from p2psync.protocol import limits
+from p2psync.protocol.messages import Files
 
 logger = logging.getLogger(__name__)
 
@@ -87,6 +90,7 @@ class Fetcher:
         self._packs: set[asyncio.Task[None]] = set()
         self._larges: set[asyncio.Task[None]] = set()
         self._retry_at: dict[bytes, float] = {}
+        self._givers: dict[bytes, Link] = {}  # who sent the manifest of what is under way
         self.received: dict[bytes, int] = {}  # bytes assembled of large contents under way
 
     async def run(self) -> None:
@@ -210,14 +214,17 @@ class Fetcher:
 
     async def _fetch_pack(self, link: Link, wants: dict[bytes, dict[bytes, Want]]) -> None:
         link.open_asks += 1
+        left = set(wants)
         try:
             async for answer in link.files(self._replica.folder, list(wants)):
                 link.gone.update(answer.gone)
-                data = {content: data for content, data in answer.files if content in wants}
+                data = true_files(answer, wants)
                 if data:
                     batch = {p: w for content in data for p, w in wants[content].items()}
                     self.took(await self._replica.apply(batch, data, {}))
                     self._in_flight.difference_update(data)
+                    left.difference_update(data)
+            link.gone.update(left)  # asked again at once, they would be left out again
         except ChannelClosedError:
             logger.debug("a peer left while it was giving files")
         except RemoteProtocolError as error:
@@ -254,6 +261,8 @@ class Fetcher:
                 if await self._assemble(content, manifest, partial):
                     applied = await self._replica.apply(wants, {}, {content: partial})
                     self.took(applied)
+                    if content in applied.false:
+                        await self._disbelieve(content, wants)
             finally:
                 await asyncio.to_thread(partial.close)
         except ChannelClosedError:
@@ -263,6 +272,7 @@ class Fetcher:
             self.took(Applied(problems=[problem_of(path, error)]))
         finally:
             self._in_flight.discard(content)
+            self._givers.pop(content, None)
             self.received.pop(content, None)
             self.wake.set()
 
@@ -272,11 +282,17 @@ class Fetcher:
         if known is not None:
             return known
         while (link := self._source(content)) is not None:
-            answer = await link.manifest(self._replica.folder, content)
+            try:
+                answer = await link.manifest(self._replica.folder, content)
+            except RemoteProtocolError as error:
+                link.conversation.fail(str(error))
+                link.gone.add(content)
+                continue
             manifest = Manifest(answer.hashes, answer.sizes)
             if not answer.sizes:
                 link.gone.add(content)
             elif adds_up(manifest, size):
+                self._givers[content] = link
                 await self._replica.worker(
                     self._replica.stock.index.put_manifests, [(content, manifest)]
                 )
@@ -285,6 +301,15 @@ class Fetcher:
                 link.conversation.fail("a manifest that does not add up")
                 link.gone.add(content)
         return None
+
+    async def _disbelieve(self, content: bytes, paths: Iterable[bytes]) -> None:
+        """Each chunk was as the manifest says and the file is another: the manifest lies."""
+        await self._replica.worker(self._replica.stock.index.forget_manifest, content)
+        giver = self._givers.get(content)
+        if giver is not None:
+            giver.gone.add(content)
+            giver.conversation.fail("a manifest of another file than asked for")
+        self.retry_soon(paths)
 
     async def _assemble(self, content: bytes, manifest: Manifest, partial: Partial) -> bool:
         """Bring together all chunks; False: no connected peer can give the rest."""
@@ -299,17 +324,29 @@ class Fetcher:
             link = self._source(content)
             if link is None:
                 return False
-            slots = asyncio.Semaphore(CHUNK_ASKS_AT_ONCE)
-            async with asyncio.TaskGroup() as group:
-                for portion in portions(missing.values()):
-                    await slots.acquire()
-                    link = self._source(content)
-                    if link is None:
-                        break
-                    group.create_task(
-                        self._ask_chunks(link, content, partial, portion, missing, slots)
-                    )
+            try:
+                await self._ask_all(content, partial, missing)
+            except ExceptionGroup as errors:
+                trouble = errors.subgroup(OSError)
+                if trouble is None:
+                    raise
+                raise trouble.exceptions[0] from errors
         return True
+
+    async def _ask_all(
+        self, content: bytes, partial: Partial, missing: dict[int, Chunk]
+    ) -> None:
+        """Ask once for everything missing, of whoever has it, some requests at a time."""
+        slots = asyncio.Semaphore(CHUNK_ASKS_AT_ONCE)
+        async with asyncio.TaskGroup() as group:
+            for portion in portions(missing.values()):
+                await slots.acquire()
+                link = self._source(content)
+                if link is None:
+                    break
+                group.create_task(
+                    self._ask_chunks(link, content, partial, portion, missing, slots)
+                )
 
     async def _ask_chunks(
         self,
@@ -332,6 +369,8 @@ class Fetcher:
                     await asyncio.to_thread(partial.write, asked[offset], data)
                     missing.pop(offset, None)
                     self.received[content] = self.received.get(content, 0) + len(data)
+            if not missing.keys().isdisjoint(asked):
+                link.gone.add(content)
         except ChannelClosedError:
             link.gone.add(content)
         except (RemoteProtocolError, IntegrityError) as error:
@@ -340,6 +379,18 @@ class Fetcher:
         finally:
             link.open_asks -= 1
             slots.release()
+
+
+def true_files(answer: Files, wanted: Collection[bytes]) -> dict[bytes, bytes]:
+    """Return those files of an answer that were asked for, by content.
+
+    Raises:
+        RemoteProtocolError: bytes do not hash to what they are said to be.
+    """
+    data = {content: data for content, data in answer.files if content in wanted}
+    if any(blake3(data[content]).digest() != content for content in data):
+        raise RemoteProtocolError("bytes of another file than asked for")
+    return data
 
 
 def adds_up(manifest: Manifest, size: int) -> bool:

@@ -11,6 +11,7 @@ import contextlib
 import logging
 import os
 import secrets
+import time
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Final, Protocol
@@ -25,7 +26,7 @@ from p2psync.engine.dispatch import Dispatch, MemberRights, TwinRights
 from p2psync.engine.membership import Membership
 from p2psync.engine.network import Network
 from p2psync.engine.pairing import Pairing
-from p2psync.engine.peer import Peer
+from p2psync.engine.peer import CLONE, Peer
 from p2psync.engine.refusals import check_new_root
 from p2psync.engine.replica import Replica
 from p2psync.engine.signal import Bell
@@ -40,6 +41,8 @@ from p2psync.store.home import FolderRecord, Home
 logger = logging.getLogger(__name__)
 
 RESTART_S: Final = 5.0
+CLASH_S: Final = 60.0
+CLASH: Final = "two devices have the key of {}; run `p2psync id --new` on the copy"
 
 
 class Places(Protocol):
@@ -78,6 +81,7 @@ class Household:
         self._peer_tasks: dict[DeviceId, asyncio.Task[None]] = {}
         self._replica_tasks: dict[bytes, asyncio.Task[None]] = {}
         self._twin_tasks: dict[bytes, asyncio.Task[None]] = {}
+        self._clashed_at: dict[DeviceId, float] = {}
         self._stop = asyncio.Event()
         self._group: asyncio.TaskGroup
 
@@ -262,24 +266,45 @@ class Household:
         self.changed.ring()
 
     def _cloned(self, device: DeviceId) -> None:
+        """Two devices answer with one key: hold what they share until only one is left."""
         logger.error("%s is used by two devices: run `p2psync id --new` on the copy", device)
+        self._clash(device, device.short)
+
+    def _clash(self, peer: DeviceId, whose: str) -> None:
+        self._clashed_at[peer] = time.monotonic()
+        for replica in self._shared_with(peer).values():
+            replica.set_clash(CLASH.format(whose))
+        asyncio.get_running_loop().call_later(CLASH_S, self._unclash, peer)
+
+    def _recently_clashed(self, peer: DeviceId) -> bool:
+        return time.monotonic() - self._clashed_at.get(peer, -CLASH_S) < CLASH_S
+
+    def _unclash(self, peer: DeviceId) -> None:
+        """Both would have met again within a minute: only one of them is left."""
+        if not self._recently_clashed(peer):
+            for replica in self._shared_with(peer).values():
+                replica.set_clash("")
 
     async def _converse(self, conversation: Conversation) -> None:
         rights = MemberRights(conversation.peer, self._shared_with, self._rows_of, self._learn)
         device = conversation.peer
         try:
-            await self._hold(Dispatch(conversation, rights))
+            reason = await self._hold(Dispatch(conversation, rights))
+            if reason == CLONE and not self._recently_clashed(device):
+                logger.error("this device's key is used by another device as well")
+                self._clash(device, "this device")
         finally:
             peer = self.peers.get(device)
-            if peer is not None and not conversation.admitted.exception():
+            if peer is not None and conversation.was_admitted:
                 self.membership.seen(device, peer.candidates())
 
-    async def _hold(self, dispatch: Dispatch) -> None:
+    async def _hold(self, dispatch: Dispatch) -> str:
         self._dispatches.add(dispatch)
         self.changed.ring()
         try:
             reason = await dispatch.run()
             logger.info("session with %s ended: %s", dispatch.conversation.peer.short, reason)
+            return reason
         finally:
             self._dispatches.discard(dispatch)
             self.changed.ring()

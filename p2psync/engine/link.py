@@ -27,6 +27,7 @@ logger = logging.getLogger(__name__)
 
 Answer = Files | Manifest | Chunks
 ANSWERS_WAITING = 4
+GIVING_AT_ONCE = 4  # requests of one peer for which contents are read at the same time
 
 
 class Link:
@@ -44,6 +45,7 @@ class Link:
         self.gone: set[bytes] = set()
         self.open_asks = 0  # ours, not answered yet
         self.answering = 0  # theirs, not answered yet
+        self.giving = asyncio.Semaphore(GIVING_AT_ONCE)
         self._worker = worker
         self._answers: dict[int, asyncio.Queue[Answer | None]] = {}
         self._closed = False
@@ -106,6 +108,8 @@ class Link:
                 yield answer
         finally:
             self._answers.pop(number, None)
+            while not queue.empty():
+                queue.get_nowait()  # a reader may be waiting with more than was asked for
 
     async def take_answer(self, answer: Answer) -> bool:
         """Hand an answer to whoever asked over this link; False: nobody did.

@@ -7,12 +7,13 @@ does not hash right any more is "gone", and the path is looked at again.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Iterator
 from dataclasses import dataclass
 
 from p2psync.core.observed import Manifest as KnownManifest
 from p2psync.core.observed import Observed
 from p2psync.engine.worker import Worker
+from p2psync.errors import RemoteProtocolError
 from p2psync.fs.hashing import observe, read_chunks, read_file
 from p2psync.fs.root import Root
 from p2psync.protocol import limits
@@ -103,21 +104,30 @@ class Provider:
             if isinstance(seen, Observed) and seen.content == content and seen.manifest:
                 known = seen.manifest
                 self.index.put_manifests([(content, known)])
+            elif not (isinstance(seen, Observed) and seen.content == content):
+                self.doubted.add(rows[0][0])
         return known
 
     async def chunks(self, ask: AskChunks) -> AsyncIterator[Chunks]:
-        """Yield the answers to one request for chunks, the last marked so."""
+        """Yield the answers to one request for chunks, the last marked so.
+
+        When one chunk is not here, the rest is not even looked for.
+
+        Raises:
+            RemoteProtocolError: a chunk is larger than any we have.
+        """
         places = await self.worker(self._places, [ask.content])
         where = places[ask.content]
-        pack: list[Wanted] = []
-        size = 0
-        for wanted in ask.chunks:
-            pack.append(wanted)
-            size += wanted[1]
-            if size >= limits.PACK_BYTES:
-                yield await self._pack(ask.request, pack, where, last=False)
-                pack, size = [], 0
-        yield await self._pack(ask.request, pack, where, last=True)
+        done = 0
+        for pack in packs(ask.chunks):
+            done += len(pack)
+            last = done == len(ask.chunks)
+            answer = await self._pack(ask.request, pack, where, last=last)
+            if answer.gone:
+                left = [wanted[0] for wanted in ask.chunks[done:]]
+                yield Chunks(ask.request, [], answer.gone + left, True)
+                return
+            yield answer
 
     async def _pack(
         self, request: int, pack: list[Wanted], where: list[bytes], *, last: bool
@@ -131,3 +141,22 @@ class Provider:
                 return Chunks(request, chunks, [], last)
             self.doubted.add(path)
         return Chunks(request, [], [wanted[0] for wanted in pack], last)
+
+
+def packs(chunks: Iterable[Wanted]) -> Iterator[list[Wanted]]:
+    """Split chunks into answers that fit into a message; one at least, be it empty.
+
+    Raises:
+        RemoteProtocolError: a chunk is larger than any we have.
+    """
+    pack: list[Wanted] = []
+    size = 0
+    for wanted in chunks:
+        if wanted[1] > limits.PACK_BYTES:
+            raise RemoteProtocolError("a request for a chunk larger than any")
+        if size + wanted[1] > limits.PACK_BYTES:
+            yield pack
+            pack, size = [], 0
+        pack.append(wanted)
+        size += wanted[1]
+    yield pack

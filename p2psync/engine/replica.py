@@ -90,7 +90,8 @@ class Replica:
         self.folder: bytes = bytes(record.folder)
         self.links: list[Link] = []
         self.changed = Bell()
-        self.held = "the agent has just started"
+        self.trouble = "the agent has just started"  # with the root or its rules, in words
+        self.clash = ""  # one key is in use on two devices
         self.problems: dict[bytes, Problem] = {}
         self.provided_bytes = 0
         self.messages = 0
@@ -162,6 +163,19 @@ class Replica:
         self._release()
 
     @property
+    def held(self) -> str:
+        """Why nothing is scanned or applied now, in words; "" when it is."""
+        return self.trouble or self.clash
+
+    def set_clash(self, clash: str) -> None:
+        """Hold the replica because of a cloned device, or ("") let it go on."""
+        if clash != self.clash:
+            self.clash = clash
+            self.survey.soon(everything=True)
+            self.fetcher.wake.set()
+            self.changed.ring()
+
+    @property
     def may_apply(self) -> bool:
         """False while held, and in safe mode until what is here has been adopted."""
         return not self.held and not self.stock.safe
@@ -170,13 +184,13 @@ class Replica:
 
     def hold(self, reason: str) -> None:
         """Stop scanning and applying until the cause, in words, is gone."""
-        if self.held != reason:
+        if self.trouble != reason:
             logger.warning("%s is held: %s", paths.printable(self.record.root), reason)
-        self.held = reason
+        self.trouble = reason
         self.changed.ring()
 
     def _release(self) -> None:
-        self.held = ""
+        self.trouble = ""
         self.survey.soon(everything=True)
         self.fetcher.wake.set()
         self.changed.ring()
@@ -357,14 +371,19 @@ class Replica:
             if provider is None or self.held:
                 await link.conversation.send(nothing(message))
                 return
-            async for answer in provider.answers(message):
-                self.provided_bytes += content_bytes(answer)
-                await link.conversation.send_bulk(answer)
+            async with link.giving:
+                async for answer in provider.answers(message):
+                    if link not in self.links:
+                        return  # a member no longer
+                    self.provided_bytes += content_bytes(answer)
+                    await link.conversation.send_bulk(answer)
             if provider.doubted:
                 doubted, provider.doubted = provider.doubted, set()
                 self.survey.soon({paths.parent(path) for path in doubted})
         except ChannelClosedError:
             pass
+        except RemoteProtocolError as error:
+            link.conversation.fail(str(error))
         finally:
             link.answering -= 1
 
@@ -373,7 +392,7 @@ class Replica:
     async def _tend(self) -> None:
         while True:
             await asyncio.sleep(TEND_S)
-            if self.held:
+            if self.trouble:
                 await self._try_again()
                 continue
             await self.worker(self.stock.collect, self._members())

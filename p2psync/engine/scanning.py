@@ -97,6 +97,8 @@ class Scanner:
         while len(unit := self._portion(pending)) < len(pending):
             yield self._take_in(unit, (), problems)
             pending, problems = pending[len(unit) :], {}
+        # children first: a directory never seems to be gone while it holds something
+        missing.sort(reverse=True)
         yield self._take_in(pending, missing[:UNIT_PATHS], problems)
         for i in range(UNIT_PATHS, len(missing), UNIT_PATHS):
             yield self._take_in([], missing[i : i + UNIT_PATHS], {})

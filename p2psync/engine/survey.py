@@ -28,7 +28,6 @@ class Owner(Protocol):
 
     stock: Stock
     worker: Worker
-    held: str
 
     @property
     def may_scan(self) -> bool:
