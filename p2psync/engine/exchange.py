@@ -63,6 +63,7 @@ class Exchange:
         folder: the FolderId on the wire.
         peer: the key under which cursors and knowledge of the peer are kept.
         draft: makes a draft over the index with the replica's ignore rules and spare author.
+        need: returns what this replica lacks now: files and bytes.
     """
 
     def __init__(
@@ -71,11 +72,13 @@ class Exchange:
         folder: bytes,
         peer: bytes,
         draft: DraftMaker,
+        need: Callable[[], tuple[int, int]],
     ) -> None:
         self._index = index
         self._folder = folder
         self._peer = peer
         self._draft = draft
+        self._need = need
         self.told = Told()
         self._attached = False  # the peer has
         self._overclaimed = False

@@ -268,7 +268,13 @@ class Replica:
     async def attached(self, conversation: Conversation) -> AsyncIterator[Link]:
         """Exchange with a peer for as long as the context lasts."""
         await self.opened()
-        exchange = Exchange(self.stock.index, self.folder, conversation.key, self.stock.draft)
+        exchange = Exchange(
+            self.stock.index,
+            self.folder,
+            conversation.key,
+            self.stock.draft,
+            self.stock.need,
+        )
         link = Link(conversation, exchange, self.worker)
         sender = self._group.create_task(self._sender(link))
         self.links.append(link)
@@ -438,7 +444,7 @@ class Replica:
             and told.need_files == 0
             and vector.includes(told.known, mine)
             and vector.includes(mine, told.known)
-            and self.stock.index.needed_totals()[0] == 0
+            and self.stock.need() == (0, 0)
         )
 
     async def equal_with(self, peer: bytes) -> bool:

@@ -112,6 +112,14 @@ class Stock:
             self.index, spare_author=secrets.randbits(63) | 1, ignored=self.rules.ignored
         )
 
+    def need(self) -> tuple[int, int]:
+        """Return what is lacking here, files and bytes; in safe mode at least one file.
+
+        Before what is here has been adopted nobody can say that nothing is lacking.
+        """
+        files, size = self.index.needed_totals()
+        return (max(files, 1), size) if self.safe else (files, size)
+
     # ------------------------------------------------------------------ discontinuities
 
     def _enter_safe_mode(self) -> None:

@@ -128,6 +128,7 @@ class Survey:
         cost = await self._units(stock.scanner.tree(b"", stock.rules))
         if stock.safe:
             await owner.worker(stock.leave_safe_mode)
+            owner.stirred()
         self.first = False
         pause = min(PAUSE_MAX_S, max(PAUSE_MIN_S, PAUSE_PER_CPU_S * cost))
         self._due = time.monotonic() + pause
