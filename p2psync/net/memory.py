@@ -80,6 +80,6 @@ class MemoryChannel:
         if self._inbox.waiting_bytes > _ROOM:
             self.other._room.clear()
 
-    def _taken(self, _size: int) -> None:
+    def _taken(self) -> None:
         if self._inbox.waiting_bytes <= _ROOM:
             self.other._room.set()

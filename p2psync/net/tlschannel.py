@@ -23,9 +23,9 @@ from p2psync.errors import (
 from p2psync.net.addresses import SocketAddress, host_of, printed
 from p2psync.net.certificate import fingerprint
 from p2psync.net.channel import CLOSE_TIMEOUT_S
-from p2psync.net.inbox import Inbox
+from p2psync.net.inbox import Intake
 from p2psync.protocol import limits
-from p2psync.protocol.framing import FrameReader, header
+from p2psync.protocol.framing import header
 
 _RECORD: Final = 16 * limits.KIB  # of plain text in one TLS record
 _SLICE: Final = 256 * limits.KIB  # encrypted in one go
@@ -65,9 +65,8 @@ class TlsChannel(asyncio.BufferedProtocol):
         )
         self._socket: asyncio.Transport | None = None
         self._scratch = memoryview(bytearray(_RECORD))
-        self._frames = FrameReader()
-        self._allowance: int | None = limits.UNAUTHENTICATED_BYTES
-        self._inbox = Inbox(self._taken)
+        self._intake = Intake(self._taken, self._violated)
+        self._inbox = self._intake.inbox
         self._reading = True
         self._room = asyncio.Event()
         self._room.set()
@@ -78,9 +77,8 @@ class TlsChannel(asyncio.BufferedProtocol):
 
     def admit(self) -> None:
         """Lift the limits of an unauthenticated channel."""
-        self._frames.limit = limits.MESSAGE_BYTES
-        self._allowance = None
         self._scratch = memoryview(bytearray(_READ))
+        self._intake.admit()
         self.on_settled()
 
     async def send(self, message: bytes) -> None:
@@ -200,23 +198,16 @@ class TlsChannel(asyncio.BufferedProtocol):
                 self._flush()
         except ssl.SSLError as error:
             self._fail(ChannelClosedError, f"TLS: {error.reason}")
-        except RemoteProtocolError as error:
-            self._fail(RemoteProtocolError, str(error))
 
     def _arrived(self, plain: bytes) -> None:
         if self._closing:
             return  # only the end of it is of interest
-        for message in self._frames.feed(plain):
-            if self._allowance is not None:
-                self._allowance -= len(message)
-                if self._allowance < 0:
-                    raise RemoteProtocolError("too much before it was authenticated")
-            self._inbox.put(message)
-        if self._inbox.waiting_bytes > _INBOX_HIGH:
+        self._intake.feed(plain)
+        if self._intake.holding or self._inbox.waiting_bytes > _INBOX_HIGH:
             self._read_on(False)
 
-    def _taken(self, _size: int) -> None:
-        if self._inbox.waiting_bytes <= _INBOX_LOW:
+    def _taken(self) -> None:
+        if not self._intake.holding and self._inbox.waiting_bytes <= _INBOX_LOW:
             self._read_on(True)
 
     def _read_on(self, reading: bool) -> None:
@@ -250,6 +241,9 @@ class TlsChannel(asyncio.BufferedProtocol):
     def _flush(self) -> None:
         if self._socket is not None:
             self._socket.write(self._outgoing.read())
+
+    def _violated(self, what: str) -> None:
+        self._fail(RemoteProtocolError, what)
 
     def _fail(self, kind: type[P2PSyncError], reason: str) -> None:
         self._end(lambda: kind(reason))

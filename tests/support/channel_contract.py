@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 
 import pytest
@@ -27,6 +27,12 @@ async def messages_until_closed(channel: Channel) -> list[bytes]:
             messages.append(await channel.receive())
         except ChannelClosedError:
             return messages
+
+
+async def send_all(channel: Channel, messages: Iterable[bytes]) -> None:
+    """Send one after the other."""
+    for message in messages:
+        await channel.send(message)
 
 
 class ChannelContract:
@@ -225,16 +231,30 @@ class LimitedChannelContract(ChannelContract):
     """For transports a stranger can reach: what he may do before he is admitted."""
 
     async def test_t10_a_stranger_cannot_send_much(self) -> None:
-        """Before it is admitted a channel takes 4 KiB in all, then it is closed."""
+        """Before it is admitted a channel takes 4 KiB in all with frames, then it is closed."""
         dialled, listened = await self.connect()
         try:
-            for _ in range(4):
-                await dialled.send(bytes(KIB))
-            for _ in range(4):
+            await send_all(dialled, [bytes(KIB)] * 4)
+            for _ in range(3):
                 assert await listened.receive() == bytes(KIB)
-            await dialled.send(b"x")
             with pytest.raises(RemoteProtocolError):
                 await listened.receive()
+        finally:
+            await asyncio.gather(dialled.close(), listened.close())
+            await self.disconnect()
+
+    async def test_what_follows_the_proof_is_not_a_strangers(self) -> None:
+        """The peer may send a large message right behind the one that gets it admitted."""
+        dialled, listened = await self.connect()
+        dialled.admit()
+        try:
+            sent = [b"proof", bytes(MIB), b"and more"]
+            rest = asyncio.create_task(send_all(dialled, sent))
+            await asyncio.wait({rest}, timeout=0.1)  # all that fits is there before we look
+            assert await listened.receive() == sent[0]
+            listened.admit()
+            assert [await listened.receive() for _ in sent[1:]] == sent[1:]
+            await rest
         finally:
             await asyncio.gather(dialled.close(), listened.close())
             await self.disconnect()

@@ -28,12 +28,12 @@ from aiortc import (
 from p2psync.errors import ChannelClosedError, P2PSyncError, RemoteProtocolError
 from p2psync.net.addresses import printed
 from p2psync.net.channel import CLOSE_TIMEOUT_S
-from p2psync.net.inbox import Inbox
+from p2psync.net.inbox import Intake
 from p2psync.net.webrtc.ice import GuardedConnection
 from p2psync.net.webrtc.sctp import PORT, GuardedSctp
 from p2psync.net.webrtc.stopping import in_background, stop
 from p2psync.protocol import limits
-from p2psync.protocol.framing import FrameReader, header
+from p2psync.protocol.framing import header
 
 _PIECE: Final = 64 * limits.KIB - 1
 _QUEUED: Final = 1 * limits.MIB - _PIECE  # handed to SCTP and not sent
@@ -60,9 +60,8 @@ class WebRtcChannel:
         parameters = RTCDataChannelParameters(negotiated=True, id=0)
         self._wire = RTCDataChannel(self._sctp, parameters)
         self._wire.bufferedAmountLowThreshold = _QUEUED_LOW
-        self._frames = FrameReader()
-        self._allowance: int | None = limits.UNAUTHENTICATED_BYTES
-        self._inbox = Inbox(self._taken)
+        self._intake = Intake(self._grant, self._violated)
+        self._inbox = self._intake.inbox
         self._received = 0  # bytes of the peer's stream
         self._granted = _WINDOW  # up to where the peer may send
         self._sent = 0  # bytes of our stream
@@ -77,8 +76,7 @@ class WebRtcChannel:
 
     def admit(self) -> None:
         """Lift the limits of an unauthenticated channel."""
-        self._frames.limit = limits.MESSAGE_BYTES
-        self._allowance = None
+        self._intake.admit()
 
     async def send(self, message: bytes) -> None:
         """Hand one message to SCTP, piece by piece, as it and the peer take it."""
@@ -166,24 +164,12 @@ class WebRtcChannel:
         if self._received > self._granted:
             self._violated("more than there is room for")
             return
-        try:
-            for message in self._frames.feed(piece):
-                if self._allowance is not None:
-                    self._allowance -= len(message)
-                    if self._allowance < 0:
-                        raise RemoteProtocolError("too much before it was authenticated")
-                self._inbox.put(message)
-        except RemoteProtocolError as error:
-            self._violated(str(error))
-        else:
-            self._grant()
-
-    def _taken(self, _size: int) -> None:
+        self._intake.feed(piece)
         self._grant()
 
     def _grant(self) -> None:
         """Tell the peer how far it may go, when that is worth a message."""
-        room = self._received - self._inbox.waiting_bytes + _WINDOW
+        room = self._received - self._intake.waiting_bytes + _WINDOW
         if room - self._granted >= _WINDOW // 4 and self._wire.readyState == "open":
             self._granted = room
             self._wire.send(_ROOM + room.to_bytes(8, "big"))
