@@ -72,6 +72,14 @@ class ContentsPart(FactsPart):
             return None
         return Manifest(found[0], self._db.decoded(decode_sizes, found[1]))
 
+    def forget_manifest(self, content: bytes) -> None:
+        """Drop a manifest that turned out to be of another file."""
+        with self.transaction():
+            for number, hashes in self._db.all(
+                "DELETE FROM manifests WHERE content = ? RETURNING id, hashes", (content,)
+            ):
+                self._drop_chunks(number, hashes)
+
     def chunk_sources(
         self, hashes: Sequence[bytes]
     ) -> dict[bytes, list[tuple[bytes, int, int]]]:
@@ -110,11 +118,14 @@ class ContentsPart(FactsPart):
                 " RETURNING id, hashes"
             )
             for number, hashes in gone:
-                self._db.many(
-                    "DELETE FROM chunks WHERE hash = ? AND manifest = ?",
-                    [(key, number) for key in _chunk_keys(hashes)],
-                )
+                self._drop_chunks(number, hashes)
         return len(gone)
+
+    def _drop_chunks(self, number: int, hashes: bytes) -> None:
+        self._db.many(
+            "DELETE FROM chunks WHERE hash = ? AND manifest = ?",
+            [(key, number) for key in _chunk_keys(hashes)],
+        )
 
     # ------------------------------------------------------------------ history
 
