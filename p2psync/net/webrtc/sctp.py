@@ -26,6 +26,7 @@ from p2psync.protocol import limits
 
 PORT: Final = 5000  # SCTP's, inside DTLS; the usual one
 _REASSEMBLY: Final = 8 * limits.MIB  # what SCTP holds out of order
+_AHEAD: Final = _REASSEMBLY // 1_000  # packets
 _BINARY: Final = 53  # WebRTC's number for a binary message
 _SACK_EVERY: Final = 4  # packets, when more of them wait
 _SACK_WITHIN_S: Final = 0.02
@@ -58,10 +59,10 @@ class GuardedSctp(RTCSctpTransport):
             await super()._receive(stream_id, pp_id, data)
 
     async def _receive_data_chunk(self, chunk: DataChunk) -> None:
-        if chunk.stream_id or self._advertised_rwnd < limits.MIB - _REASSEMBLY:
+        last = self._last_received_tsn
+        if chunk.stream_id or not chunk.user_data or self._too_far(chunk.tsn):
             self._violated("another stream, or too much out of order")
             return
-        last = self._last_received_tsn
         inside = not chunk.flags & SCTP_DATA_LAST_FRAG and not self._sack_misordered
         if inside and last is not None and chunk.tsn == tsn_plus_one(last):
             # in order and not the end of a message: there is no message to look for
@@ -71,6 +72,11 @@ class GuardedSctp(RTCSctpTransport):
             self._advertised_rwnd -= len(chunk.user_data)
         else:
             await super()._receive_data_chunk(chunk)
+
+    def _too_far(self, tsn: int) -> bool:
+        """Say whether there would be too much to remember of what is out of order."""
+        ahead = (tsn - (self._last_received_tsn or 0)) % 2**32
+        return _AHEAD < ahead < 2**31 or self._advertised_rwnd < limits.MIB - _REASSEMBLY
 
     async def _receive_forward_tsn_chunk(self, chunk: ForwardTsnChunk) -> None:
         self._violated("skipped data on a reliable stream")
