@@ -120,11 +120,11 @@ class Replica:
         try:
             await asyncio.wait({work, stop}, return_when=asyncio.FIRST_COMPLETED)
         finally:
+            for link in list(self.links):  # first: no new work for tasks that end
+                self.detach(link)
             for task in (work, stop):
                 task.cancel()
             (outcome, _) = await asyncio.gather(work, stop, return_exceptions=True)
-            for link in list(self.links):
-                self.detach(link)
             if hasattr(self, "stock"):
                 await self.worker(self.stock.close)
             self.worker.close()
@@ -300,6 +300,8 @@ class Replica:
 
     async def receive(self, link: Link, message: Message) -> None:
         """Take one message of a peer about this folder; waits while the inbox is full."""
+        if link not in self.links:
+            return  # it was detached a moment ago, or the replica has ended
         self.messages += 1
         if isinstance(message, AskFiles | AskManifest | AskChunks):
             await self._asked(link, message)

@@ -16,6 +16,8 @@ from p2psync.store.database import Database
 from p2psync.store.encoding import signed, unsigned, vector_of
 
 DIGEST_MODULUS: Final = 1 << 256
+SUM_MAX: Final = 2**63 - 1
+"""What peers announce may add up to more than SQLite holds: then the sum is made anew."""
 
 
 @dataclass
@@ -117,6 +119,9 @@ class FactsPart:
         collected = vector_of(self._db.all("SELECT author, seq FROM collected"))
         self._facts = Facts(unsigned(author), seq, arrival, known, collected)
         self._totals = Totals(int.from_bytes(digest, "big"), *totals)
+        if self._totals.need_bytes == SUM_MAX:
+            sizes = self._db.all("SELECT size FROM needed")
+            self._totals.need_bytes = sum(size for (size,) in sizes)
 
     def _write_facts(self, facts: Facts) -> None:
         """Write what differs from the copies in memory, and the totals."""
@@ -145,7 +150,7 @@ class FactsPart:
                 totals.files,
                 totals.bytes,
                 totals.needs,
-                totals.need_bytes,
+                min(totals.need_bytes, SUM_MAX),
                 totals.tombstones,
             ),
         )
