@@ -35,11 +35,11 @@ _WRITE_LOW: Final = 256 * limits.KIB
 _INBOX_HIGH: Final = 2 * limits.MIB
 _INBOX_LOW: Final = 512 * limits.KIB
 
-# a peer that is gone without a word is noticed within half a minute, whoever was speaking
+# A session notices sooner that its peer is gone without a word; this is for what has none.
+# Longer than a bad disk makes the peer's receiving window stay closed: that counts here too.
 KEEPALIVE_IDLE_S: Final = 10
-KEEPALIVE_EVERY_S: Final = 5
-KEEPALIVE_PROBES: Final = 3
-UNACKNOWLEDGED_S: Final = 30
+KEEPALIVE_EVERY_S: Final = 10
+UNACKNOWLEDGED_S: Final = 60
 
 
 class TlsChannel(asyncio.BufferedProtocol):
@@ -71,6 +71,7 @@ class TlsChannel(asyncio.BufferedProtocol):
         self._room = asyncio.Event()
         self._room.set()
         self._lost = asyncio.Event()
+        self._established = False
         self._closing = False
 
     # the channel
@@ -97,7 +98,7 @@ class TlsChannel(asyncio.BufferedProtocol):
             self._closing = True
             self._inbox.discard()
             self._room.set()
-            if self._connected:
+            if self._established and self._socket is not None:
                 with contextlib.suppress(ssl.SSLError):  # it wants to read the peer's own
                     self._tls.unwrap()
                 self._flush()
@@ -142,9 +143,9 @@ class TlsChannel(asyncio.BufferedProtocol):
     def buffer_updated(self, nbytes: int) -> None:
         """Decrypt what was read."""
         self._incoming.write(self._scratch[:nbytes])
-        if not self.ready.done():
+        if not self._established and not self.ready.done():
             self._handshake()
-        if self._connected:
+        if self._established:
             self._decrypt()
 
     def eof_received(self) -> bool:
@@ -169,10 +170,6 @@ class TlsChannel(asyncio.BufferedProtocol):
 
     # inside
 
-    @property
-    def _connected(self) -> bool:
-        return self._socket is not None and self.ready.done() and self.ready.exception() is None
-
     def _handshake(self) -> None:
         try:
             self._tls.do_handshake()
@@ -186,6 +183,7 @@ class TlsChannel(asyncio.BufferedProtocol):
             if self.dialled:
                 certificate = self._tls.getpeercert(True)
                 self.binding = fingerprint(certificate or b"")
+            self._established = True
             self.ready.set_result(None)
 
     def _decrypt(self) -> None:
@@ -264,7 +262,6 @@ def tune(connection: socket.socket) -> None:
         (socket.SOL_SOCKET, "SO_KEEPALIVE", 1),
         (socket.IPPROTO_TCP, "TCP_KEEPIDLE", KEEPALIVE_IDLE_S),
         (socket.IPPROTO_TCP, "TCP_KEEPINTVL", KEEPALIVE_EVERY_S),
-        (socket.IPPROTO_TCP, "TCP_KEEPCNT", KEEPALIVE_PROBES),
         (socket.IPPROTO_TCP, "TCP_USER_TIMEOUT", UNACKNOWLEDGED_S * 1_000),
     ]
     for level, name, value in options:

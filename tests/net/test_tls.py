@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import gc
 import inspect
 import resource
 import socket
 import ssl
+import tracemalloc
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 
@@ -19,6 +21,7 @@ from p2psync.errors import ChannelClosedError, RemoteProtocolError
 from p2psync.net.certificate import Certificate
 from p2psync.net.channel import Channel
 from p2psync.net.tls import TlsListener, dial
+from p2psync.net.tlschannel import TlsChannel
 from p2psync.protocol.framing import frame
 from tests.support.channel_contract import LimitedChannelContract, Pair
 
@@ -390,3 +393,32 @@ async def test_a_cancelled_dial_leaves_nothing_open() -> None:
         dialling.cancel()
         assert await closed_by_the_peer(connection)
         connection.close()
+
+
+async def test_n02_tcp_itself_notices_a_dead_peer() -> None:
+    """Both ends ask for probes and bound how long sent bytes may stay unacknowledged."""
+    async with listening() as here:
+        for channel in await here.dial():
+            assert isinstance(channel, TlsChannel)
+            assert channel._socket is not None
+            wire = channel._socket.get_extra_info("socket")
+            options = [
+                wire.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE),
+                wire.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY),
+                wire.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT),
+            ]
+            assert all(options)
+
+
+async def test_t10_a_stranger_costs_little_memory() -> None:
+    """A connection that has not said anything useful holds at most 64 KiB of ours."""
+    async with listening(places_per_address=64) as here:
+        pairs = [await here.dial()]  # what is made once
+        gc.collect()
+        tracemalloc.start()
+        for _ in range(20):
+            pairs.append(await here.dial())
+        gc.collect()
+        both_ends, _ = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert both_ends / 20 < 2 * 64 * 1024
