@@ -34,6 +34,7 @@ FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 30.0
 BETTER_S = 60.0
 BOTH_DIALLED_S = 2.0
 CLONE_PING_S = 3.0
+PROOF_S = 2.0
 HELLO_S = 10.0
 BEST = min(TRANSPORTS.keys() - {"memory"}, key=lambda name: TRANSPORTS[name])
 CLONE = "another device speaks with the same key"
@@ -90,12 +91,17 @@ class Peer:
                 self._stopped = True  # before the group waits for its last tasks
 
     def seen(self, addresses: list[Address]) -> None:
-        """The peer was sighted: try these places at once, and first."""
+        """The peer was sighted, or the network changed: try these places at once, and first.
+
+        A conversation that went on until now must show that it still does.
+        """
         now = time.monotonic()
         self.addresses.update(dict.fromkeys(addresses, now))
         for address in sorted(self.addresses, key=self.addresses.__getitem__)[:-16]:
             del self.addresses[address]
         self._wake.set()
+        if self.conversation is not None and not self._stopped:
+            self._group.create_task(self._prove(self.conversation))
 
     def candidates(self) -> list[Address]:
         """Where to dial, last seen first."""
@@ -198,10 +204,15 @@ class Peer:
         alike = both_dialled and rank(new) == rank(current)
         return alike and new.opened_at - current.opened_at < BOTH_DIALLED_S
 
+    async def _prove(self, conversation: Conversation) -> None:
+        """End a conversation that does not answer; its address may be gone with the network."""
+        if not await self._answers(conversation, PROOF_S):
+            conversation.end("no answer after the network changed")
+
     @staticmethod
-    async def _answers(conversation: Conversation) -> bool:
+    async def _answers(conversation: Conversation, within_s: float = CLONE_PING_S) -> bool:
         try:
-            async with asyncio.timeout(CLONE_PING_S):
+            async with asyncio.timeout(within_s):
                 await conversation.ping()
         except (TimeoutError, ChannelClosedError):
             return False
