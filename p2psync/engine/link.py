@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
 
@@ -45,6 +46,7 @@ class Link:
         self.gone: set[bytes] = set()
         self.open_asks = 0  # ours, not answered yet
         self.answering = 0  # theirs, not answered yet
+        self.relisted_at = -math.inf
         self.giving = asyncio.Semaphore(GIVING_AT_ONCE)
         self._worker = worker
         self._answers: dict[int, asyncio.Queue[Answer | None]] = {}

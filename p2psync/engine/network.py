@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import (
     AsyncGenerator,
     AsyncIterator,
@@ -42,6 +43,8 @@ from p2psync.protocol.pairkey import KnownPeer
 logger = logging.getLogger(__name__)
 
 AGAIN_S = 5.0
+ASK_S = 10.0
+SIGHTED_S = 300.0
 GATHER_S = 0.05  # the addresses of one device are seen one after the other
 PAIR_DIAL_S = 2.0
 
@@ -71,6 +74,7 @@ class Network:
         self._peer_of = peer_of
         self._network_changed = changed
         self._changed = asyncio.Event()
+        self._ask_at = 0.0
         self._signalling: dict[DeviceId, Signalling] = {}
         self._answering: dict[DeviceId, asyncio.Task[None]] = {}
         self.lan: Lan
@@ -146,6 +150,7 @@ class Network:
                 async for sighting in self._presence.sightings():
                     peer = self._peer_of(sighting.device)
                     if peer is not None:
+                        peer.sighted_at = time.monotonic()
                         peer.seen(list(sighting.addresses))
             except OSError as error:
                 logger.warning("cannot look around on the network: %s", error)
@@ -206,7 +211,10 @@ class Network:
         known = {p.device: p for p in self._known_peers()}.get(peer.device)
         if known is None:
             return None
-        signalling = None if tls_only else self._signalling_with(peer.device)
+        # an offer in the mailbox is for a peer that is there and that TCP does not reach: for
+        # one that is off it would only load the code of WebRTC, and say that we look for it
+        there = time.monotonic() - peer.sighted_at < SIGHTED_S
+        signalling = self._signalling.get(peer.device) if there and not tls_only else None
         candidates = peer.candidates()
         if not candidates and signalling is None:
             return None
@@ -214,11 +222,15 @@ class Network:
             return await dial_peer(self._identity, known, candidates, signalling)
         except (OSError, P2PSyncError) as error:
             logger.debug("no channel to %s: %s", peer.device.short, error)
-            self._presence.ask()
+            self._ask_around()
             return None
 
-    def _signalling_with(self, device: DeviceId) -> Signalling | None:
-        return self._signalling.get(device)
+    def _ask_around(self) -> None:
+        """A peer does not answer: perhaps a packet was lost that told where it is now."""
+        now = asyncio.get_running_loop().time()
+        if now >= self._ask_at:
+            self._ask_at = now + ASK_S
+            self._presence.ask()
 
     def _answer_envelopes(self) -> None:
         """Watch the mailbox of every peer for offers; stop for those who are none any more."""

@@ -16,9 +16,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Awaitable, Callable, Coroutine
-from contextlib import suppress
 from typing import Any
 
 from p2psync.core.ids import DeviceId
@@ -31,6 +31,7 @@ from p2psync.protocol.messages import Hello
 logger = logging.getLogger(__name__)
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 30.0
+EVERY_S = 2.0
 BETTER_S = 60.0
 BOTH_DIALLED_S = 2.0
 CLONE_PING_S = 3.0
@@ -71,12 +72,14 @@ class Peer:
         self.conversation: Conversation | None = None
         self.name = ""
         self.dialling = False
+        self.sighted_at = -math.inf  # on the LAN, by the monotonic clock
         self._hello = hello
         self._dial = dial
         self._converse = converse
         self._cloned = cloned
         self._instance = b""
         self._wake = asyncio.Event()
+        self._news = False
         self._met = asyncio.Event()
         self._group: asyncio.TaskGroup
         self._stopped = False
@@ -116,6 +119,8 @@ class Peer:
         pause = FIRST_PAUSE_S
         while True:
             self._wake.clear()
+            self._news = False
+            began = time.monotonic()
             current = self.conversation
             if current is None or current.channel.transport != BEST:
                 channel = await self._dialled(tls_only=current is not None)
@@ -123,12 +128,24 @@ class Peer:
                     await self._meet(channel)
             if self.conversation is not None:
                 pause = BETTER_S
-            with suppress(TimeoutError):
-                async with asyncio.timeout(pause):
-                    await self._wake.wait()
-                    pause = FIRST_PAUSE_S
-                    continue
-            pause = min(pause * 2, LONGEST_PAUSE_S)
+            woken = await self._rest(pause)
+            if woken and not self._news:  # the same again: not more often than this
+                await self._rest_until(began + EVERY_S)
+            pause = FIRST_PAUSE_S if woken else min(pause * 2, LONGEST_PAUSE_S)
+
+    async def _rest(self, pause_s: float) -> bool:
+        """Wait until there is a reason to dial; False when the time just ran out."""
+        try:
+            async with asyncio.timeout(pause_s):
+                await self._wake.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    async def _rest_until(self, moment: float) -> None:
+        while not self._news and (left := moment - time.monotonic()) > 0:
+            self._wake.clear()
+            await self._rest(left)
 
     async def _dialled(self, *, tls_only: bool) -> Channel | None:
         """Dial until it succeeds, fails, or the peer has come to us by the best way."""

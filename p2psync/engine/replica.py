@@ -431,6 +431,10 @@ class Replica:
         """Equal knowledge and different entries cannot be: start again from cursor 0."""
         mine = await self.worker(self._digest)
         if mine.known == message.known and mine.digest != message.digest:
+            now = time.monotonic()
+            if now < link.relisted_at + QUIET_S:
+                return  # listed just now; nobody compares as often
+            link.relisted_at = now
             logger.error("entries differ from a peer's though both know the same: relisting")
             link.exchange.relist()
             link.wake.set()
