@@ -153,6 +153,11 @@ class Villain:
         """True once the victim has closed."""
         return self._listening.done()
 
+    async def deaf(self) -> None:
+        """Read nothing any more."""
+        self._listening.cancel()
+        await asyncio.gather(self._listening, return_exceptions=True)
+
     async def leave(self) -> None:
         """Close the channel."""
         await self.channel.close()
@@ -243,6 +248,7 @@ class Lab:
         self.folder = bytes(made.folder)
         self.secret = outside / "secret"
         self.secret.write_text("secret")
+        self.conversations: list[Conversation] = []
         self._tasks: list[asyncio.Task[str]] = []
         self._count = 0
 
@@ -260,6 +266,7 @@ class Lab:
         """Let a site hold its end of a conversation with the villain."""
         conversation = Conversation(channel, DEVICE, key, hello("honest"))
         conversation.admitted.set_result(None)
+        self.conversations.append(conversation)
         dispatch = Dispatch(conversation, TwinRights(lambda: site.replica))
         task = asyncio.create_task(dispatch.run())
         self._tasks.append(task)
@@ -306,6 +313,15 @@ class Lab:
         async with asyncio.timeout(PATIENCE_S):
             while not os.path.lexists(place):  # noqa: ASYNC240 - one lstat
                 await self.victim.replica.changed.wait(0.02)
+
+    def over(self) -> bool:
+        """Say whether every session with a villain has ended."""
+        return all(task.done() for task in self._tasks)
+
+    @staticmethod
+    def content(data: bytes) -> bytes:
+        """Return the content hash of these bytes."""
+        return blake3(data).digest()
 
     async def closed(self) -> list[str]:
         """Wait until the victim has ended every session with a villain; return why."""
