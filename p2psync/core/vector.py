@@ -20,7 +20,12 @@ def covers(vector: Vector, dot: Dot) -> bool:
 
 def includes(larger: Vector, smaller: Vector) -> bool:
     """Say whether every dot that `smaller` covers is covered by `larger`."""
-    return all(larger.get(author, 0) >= seq for author, seq in smaller.items())
+    if larger is smaller:
+        return True
+    for author, seq in smaller.items():  # noqa: SIM110 - all() takes twice as long here
+        if larger.get(author, 0) < seq:
+            return False
+    return True
 
 
 def join(a: Vector, b: Vector) -> Vector:
@@ -39,6 +44,8 @@ def beyond(vector: Vector, told: Vector) -> Vector:
 
     `join(told, beyond(vector, told)) == join(told, vector)`.
     """
+    if vector is told:
+        return {}
     return {author: seq for author, seq in vector.items() if seq > told.get(author, 0)}
 
 

@@ -343,8 +343,13 @@ class Exchange:
                 for path, listed in self._index.listing_missing(self._peer):
                     draft.drop(path, known, listed)
                 self._index.listing_end(self._peer)
+            facts = self._index.facts()
+            news = (
+                vector.beyond(known, facts.known),
+                vector.beyond(collected, facts.collected),
+            )
             try:
-                draft.finish_mark(known, collected)
+                draft.finish_mark(*news)
             except ValueError as error:
                 raise RemoteProtocolError(str(error)) from error
             changes = draft.finish()
