@@ -94,7 +94,8 @@ class Running:
                         return line
                 left = deadline - time.monotonic()
                 ended = not any(reader.is_alive() for reader in self._readers)
-                assert left > 0 and not ended, f"no {kind} came: {self._said()}"
+                assert left > 0, f"no {kind} in {timeout_s} s: {self._said()}"
+                assert not ended, f"ended without {kind}: {self._said()}"
                 self._news.wait(min(left, 0.2))
 
     def end(self, timeout_s: float = COMMAND_TIMEOUT_S) -> Done:
@@ -289,13 +290,13 @@ class Host:
 
     # the wire
 
-    def wire_bytes(self) -> tuple[int, int]:
-        """Return the bytes that eth0 has received and sent so far, all protocols."""
-        text = self.lan.run(self.place, ["cat", "/proc/net/dev"]).stdout
-        fields = next(
-            line.split(":")[1].split() for line in text.splitlines() if "eth0:" in line
-        )
-        return int(fields[0]), int(fields[8])
+    def received(self) -> int:
+        """Return the bytes that eth0 has received so far, all protocols."""
+        return self.lan.wire_bytes(self.place)[0]
+
+    def sent(self) -> int:
+        """Return the bytes that eth0 has sent so far, all protocols."""
+        return self.lan.wire_bytes(self.place)[1]
 
 
 class Network:
@@ -361,7 +362,10 @@ def wait_until(
 
 
 def tree(folder: Path) -> dict[str, bytes | str | None]:
-    """Return a tree as path -> content; None for a directory, text for a link's target."""
+    """Return a tree as path -> content; None for a directory, text for a link's target.
+
+    Its entry is "(gone)" for what was taken away while we looked: equal to nothing wanted.
+    """
     found: dict[str, bytes | str | None] = {}
     for directory, subdirectories, files in os.walk(folder):
         if PRIVATE in subdirectories:
@@ -369,10 +373,13 @@ def tree(folder: Path) -> dict[str, bytes | str | None]:
         for name in [*subdirectories, *files]:
             path = Path(directory, name)
             key = str(path.relative_to(folder))
-            if path.is_symlink():
-                found[key] = os.readlink(path)
-            else:
-                found[key] = None if path.is_dir() else path.read_bytes()
+            try:
+                if path.is_symlink():
+                    found[key] = os.readlink(path)
+                else:
+                    found[key] = None if path.is_dir() else path.read_bytes()
+            except FileNotFoundError:
+                found[key] = "(gone)"
     return found
 
 

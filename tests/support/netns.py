@@ -322,6 +322,30 @@ class Lan:
         """Undo `block_tcp`."""
         self.nft(host, "table inet block { }\ndelete table inet block\n")
 
+    def separate(self, host: str, *others: str) -> None:
+        """Let nothing from these hosts reach this one, multicast included; none: undo it.
+
+        For both directions call it on both sides. Needs `require("nft")`.
+        """
+        rules = "table inet apart { }\ndelete table inet apart\n"
+        if others:
+            addresses = ", ".join(self._addresses[other] for other in others)
+            rules += f"""table inet apart {{
+  chain c_in {{
+    type filter hook input priority 0
+    ip saddr {{ {addresses} }} drop
+  }}
+}}
+"""
+        self.nft(host, rules)
+
+    def wire_bytes(self, host: str) -> tuple[int, int]:
+        """Return the bytes that eth0 has received and sent so far, all protocols."""
+        text = Path(f"/proc/{self._holders[host].pid}/net/dev").read_text()
+        line = next(line for line in text.splitlines() if line.strip().startswith("eth0:"))
+        fields = line.split(":")[1].split()
+        return int(fields[0]), int(fields[8])
+
     def counters(self, host: str) -> Counters:
         """Return what passed eth0 so far; needs `require("nft")`."""
         text = self.run(
