@@ -61,7 +61,8 @@ def check(python: Path, name: str, argv: list[str]) -> bool:
 
 def tools(python: Path) -> dict[str, str]:
     """Return the environment variables under which tools and tests run."""
-    path = f"{python.parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
+    # an ordinary user's PATH often lacks the places where nft and the like are
+    path = f"{python.parent}:{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"
     return dict(os.environ, PATH=path, PYTHONPATH=str(CHECKOUT))
 
 

@@ -49,6 +49,12 @@ def device(name: str, identity: str) -> str:
     return f'"{printable(name)}" ({identity[:SHORT_ID]})'
 
 
+def place(path: bytes, directory: bytes) -> str:
+    """Return a path for a person: `./photos` when it is inside the directory he is in."""
+    inside = path.startswith(directory.rstrip(b"/") + b"/")
+    return printable(b"." + path[len(directory.rstrip(b"/")) :] if inside else path)
+
+
 def offer(what: Offer) -> str:
     """Say what accepting brings."""
     amount = f"{count(what.files, 'file')}, {size(what.bytes)}"

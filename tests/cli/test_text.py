@@ -43,6 +43,21 @@ def test_durations_have_two_units_at_most(seconds: float, said: str) -> None:
     assert text.duration(seconds) == said
 
 
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [
+        (b"/home/a/photos", "./photos"),
+        (b"/home/a", "/home/a"),
+        (b"/home/ab", "/home/ab"),
+        (b"/home/a/x\xff", "./x\\xff"),
+    ],
+)
+def test_a_place_is_named_from_where_one_is(path: bytes, said: str) -> None:
+    """As one would type it."""
+    assert text.place(path, b"/home/a") == said
+    assert text.place(b"/x", b"/") == "./x"
+
+
 def test_an_offer_that_is_still_counted_says_so() -> None:
     """Nobody takes a number for the whole that is not."""
     assert "so far" in text.offer(Offer("ABCDEFGH", "pi", "x", 1, 1, False))

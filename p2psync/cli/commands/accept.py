@@ -8,9 +8,10 @@ from typing import Final
 
 import click
 
+from p2psync.cli import text
 from p2psync.cli.app import PREFIX, App, absolute, option, pass_app, shared
 from p2psync.cli.follow import Follower
-from p2psync.cli.output import is_terminal, printable
+from p2psync.cli.output import is_terminal
 from p2psync.control.messages import Accept, Question
 from p2psync.errors import UserError
 from p2psync.protocol import words
@@ -45,11 +46,12 @@ def command(app: App, code: str | None, path: bytes | None, timeout: float, yes:
         checked = str(words.parse(typed))
     except ValueError as error:
         raise UserError(f"This is no code: {error}") from error
+    here = os.getcwdb()
     app.start_agent()
     follower = Follower(app)
 
     def agree(question: Question) -> bool:
-        shown = printable(question.path)
+        shown = text.place(question.path, here)
         if yes:
             return True
         if app.json or not is_terminal():
@@ -67,7 +69,7 @@ def command(app: App, code: str | None, path: bytes | None, timeout: float, yes:
             return "Not waiting any longer. Syncing goes on; `p2psync status` shows it."
         return "Nothing was accepted. The code may be used up: ask for a new one."
 
-    request = Accept(checked, path, os.getcwdb(), timeout)
+    request = Accept(checked, path, here, timeout)
     return follower.run(request, interrupted, agree)
 
 

@@ -14,7 +14,7 @@ from p2psync.control.messages import Event, Forget, Forgotten
 @shared
 @pass_app
 def command(app: App, device: str, folder: bytes | None) -> int:
-    """Cut DEVICE (its id, or the first letters of it) off, at once and everywhere.
+    """Cut DEVICE (its name, its id or the first letters of it) off, at once and everywhere.
 
     What it has already stays with it; it gets nothing more and changes nothing more.
     """
