@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -33,11 +33,12 @@ from p2psync.protocol.messages import Files
 logger = logging.getLogger(__name__)
 
 WINDOW = 4_096
-PACKS_AT_ONCE = 4
+PACKS_AT_ONCE = 4  # of one peer
 PACK_FILES = 1_000
-LARGE_AT_ONCE = 2
+LARGE_AT_ONCE = 2  # first asked of one peer
 CHUNK_ASKS_AT_ONCE = 6
 RETRY_S = 30.0
+UNANSWERED = "it does not answer what it is asked"
 HASH = 32
 
 Chunk = tuple[int, int, bytes]  # offset, size, BLAKE3-256
@@ -88,7 +89,6 @@ class Fetcher:
         self.wake = asyncio.Event()
         self._in_flight: set[bytes] = set()
         self._packs: set[asyncio.Task[None]] = set()
-        self._larges: set[asyncio.Task[None]] = set()
         self._retry_at: dict[bytes, float] = {}
         self._givers: dict[bytes, Link] = {}  # who sent the manifest of what is under way
         self.received: dict[bytes, int] = {}  # bytes assembled of large contents under way
@@ -133,8 +133,16 @@ class Fetcher:
         if not started and not self._packs:
             return False
         if self._packs:
-            await asyncio.wait(self._packs, return_when=asyncio.FIRST_COMPLETED)
+            await self._pack_or_news()
         return bool(started or self._packs)
+
+    async def _pack_or_news(self) -> None:
+        """Wait for a pack; a peer that lets us wait for one does not keep us from the rest."""
+        news = asyncio.create_task(self.wake.wait())
+        try:
+            await asyncio.wait({*self._packs, news}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            news.cancel()
 
     def _choose(self) -> Chosen:
         """Look at the needs, smallest first; in the worker thread."""
@@ -173,9 +181,13 @@ class Fetcher:
             self._retry_at[path] = time.monotonic() + 0.2
         self._replica.took(applied)
 
-    def _source(self, content: bytes) -> Link | None:
-        """The least busy connected peer that has not said it lacks the content."""
-        links = [link for link in self._replica.links if content not in link.gone]
+    def _source(
+        self, content: bytes, fits: Callable[[Link], bool] = lambda link: True
+    ) -> Link | None:
+        """The least busy connected peer that has not said it lacks the content, and fits."""
+        links = [
+            link for link in self._replica.links if content not in link.gone and fits(link)
+        ]
         return min(links, key=lambda link: link.open_asks, default=None)
 
     # ------------------------------------------------------------------ small files
@@ -183,12 +195,13 @@ class Fetcher:
     def _start_packs(self, group: asyncio.TaskGroup, chosen: Chosen) -> int:
         started = 0
         waiting = iter(chosen.small.items())
-        while len(self._packs) < PACKS_AT_ONCE:
+        while True:
             link, pack = self._next_pack(waiting)
             if link is None:
                 break
             wants = {content: chosen.paths[content] for content in pack}
             self._in_flight.update(pack)
+            link.packs += 1
             task = group.create_task(self._fetch_pack(link, wants))
             self._packs.add(task)
             task.add_done_callback(self._packs.discard)
@@ -202,7 +215,7 @@ class Fetcher:
         pack: list[bytes] = []
         size = 0
         for content, length in waiting:
-            source = self._source(content)
+            source = self._source(content, lambda link: link.packs < PACKS_AT_ONCE)
             if source is None or (link is not None and content in link.gone):
                 continue
             link = link or source
@@ -216,44 +229,53 @@ class Fetcher:
         link.open_asks += 1
         left = set(wants)
         try:
+            data: dict[bytes, bytes] = {}
             async for answer in link.files(self._replica.folder, list(wants)):
                 link.gone.update(answer.gone)
-                data = true_files(answer, wants)
-                if data:
-                    batch = {p: w for content in data for p, w in wants[content].items()}
-                    self.took(await self._replica.apply(batch, data, {}))
-                    self._in_flight.difference_update(data)
+                data |= true_files(answer, wants)
+                if answer.last or sum(map(len, data.values())) >= limits.PACK_BYTES:
+                    await self._apply_files(data, wants)
                     left.difference_update(data)
+                    data = {}
             link.gone.update(left)  # asked again at once, they would be left out again
         except ChannelClosedError:
             logger.debug("a peer left while it was giving files")
-        except RemoteProtocolError as error:
-            link.conversation.fail(str(error))
+        except (RemoteProtocolError, TimeoutError) as error:
+            link.conversation.fail(str(error) or UNANSWERED)
         finally:
             link.open_asks -= 1
+            link.packs -= 1
             self._in_flight.difference_update(wants)
             self.wake.set()
+
+    async def _apply_files(
+        self, data: dict[bytes, bytes], wants: dict[bytes, dict[bytes, Want]]
+    ) -> None:
+        batch = {path: want for content in data for path, want in wants[content].items()}
+        if batch:
+            self.took(await self._replica.apply(batch, data, {}))
+        self._in_flight.difference_update(data)
 
     # ------------------------------------------------------------------ large files
 
     def _start_large(self, group: asyncio.TaskGroup, chosen: Chosen) -> int:
         started = 0
         for content, size in chosen.large.items():
-            if len(self._larges) >= LARGE_AT_ONCE:
-                break
-            if self._source(content) is None:
+            link = self._source(content, lambda link: link.larges < LARGE_AT_ONCE)
+            if link is None:
                 continue
             self._in_flight.add(content)
+            link.larges += 1
             path, want = next(iter(chosen.paths[content].items()))
-            task = group.create_task(self._fetch_large(content, size, {path: want}))
-            self._larges.add(task)
-            task.add_done_callback(self._larges.discard)
+            group.create_task(self._fetch_large(link, content, size, {path: want}))
             started += 1
         return started
 
-    async def _fetch_large(self, content: bytes, size: int, wants: dict[bytes, Want]) -> None:
+    async def _fetch_large(
+        self, first: Link, content: bytes, size: int, wants: dict[bytes, Want]
+    ) -> None:
         try:
-            manifest = await self._manifest(content, size)
+            manifest = await self._manifest(first, content, size)
             if manifest is None:
                 return
             partial = await asyncio.to_thread(self._replica.stock.root.partial, content, size)
@@ -271,36 +293,50 @@ class Fetcher:
             path = next(iter(wants))
             self.took(Applied(problems=[problem_of(path, error)]))
         finally:
+            first.larges -= 1
             self._in_flight.discard(content)
             self._givers.pop(content, None)
             self.received.pop(content, None)
             self.wake.set()
 
-    async def _manifest(self, content: bytes, size: int) -> Manifest | None:
+    async def _manifest(self, first: Link, content: bytes, size: int) -> Manifest | None:
         """Ask one source after another for a manifest that adds up."""
         known = await self._replica.worker(self._replica.stock.index.manifest, content)
         if known is not None:
             return known
-        while (link := self._source(content)) is not None:
+        link: Link | None = first
+        while link is not None:
             try:
-                answer = await link.manifest(self._replica.folder, content)
+                manifest = await self._manifest_of(link, content, size)
             except RemoteProtocolError as error:
                 link.conversation.fail(str(error))
-                link.gone.add(content)
-                continue
-            manifest = Manifest(answer.hashes, answer.sizes)
-            if not answer.sizes:
-                link.gone.add(content)
-            elif adds_up(manifest, size):
+                manifest = None
+            if manifest is not None:
                 self._givers[content] = link
                 await self._replica.worker(
                     self._replica.stock.index.put_manifests, [(content, manifest)]
                 )
                 return manifest
-            else:
-                link.conversation.fail("a manifest that does not add up")
-                link.gone.add(content)
+            link.gone.add(content)
+            link = self._source(content)
         return None
+
+    async def _manifest_of(self, link: Link, content: bytes, size: int) -> Manifest | None:
+        """Ask one source; None: it has none, or takes too long over it.
+
+        Raises:
+            RemoteProtocolError: the answer is no manifest of a file of this size.
+        """
+        try:
+            answer = await link.manifest(self._replica.folder, content)
+        except TimeoutError:  # it may have to read all of a huge file: asked again later
+            return None
+        if not answer.sizes:
+            return None
+        manifest = Manifest(answer.hashes, answer.sizes)
+        if not adds_up(manifest, size):
+            raise RemoteProtocolError("a manifest that does not add up")
+        return manifest
 
     async def _disbelieve(self, content: bytes, paths: Iterable[bytes]) -> None:
         """Each chunk was as the manifest says and the file is another: the manifest lies."""
@@ -373,9 +409,9 @@ class Fetcher:
                 link.gone.add(content)
         except ChannelClosedError:
             link.gone.add(content)
-        except (RemoteProtocolError, IntegrityError) as error:
+        except (RemoteProtocolError, IntegrityError, TimeoutError) as error:
             link.gone.add(content)
-            link.conversation.fail(str(error))
+            link.conversation.fail(str(error) or UNANSWERED)
         finally:
             link.open_asks -= 1
             slots.release()
@@ -399,7 +435,7 @@ def adds_up(manifest: Manifest, size: int) -> bool:
     return (
         count <= limits.CHUNKS_PER_MANIFEST
         and len(manifest.hashes) == HASH * count
-        and all(0 < length <= limits.PACK_BYTES for length in manifest.sizes)
+        and all(0 < length <= limits.CHUNK_BYTES for length in manifest.sizes)
         and sum(manifest.sizes) == size
     )
 

@@ -28,6 +28,7 @@ logger = logging.getLogger(__name__)
 
 Answer = Files | Manifest | Chunks
 ANSWERS_WAITING = 4
+ANSWER_S = 60.0  # how long a request may go without an answer
 GIVING_AT_ONCE = 4  # requests of one peer for which contents are read at the same time
 
 
@@ -46,6 +47,8 @@ class Link:
         self.gone: set[bytes] = set()
         self.open_asks = 0  # ours, not answered yet
         self.answering = 0  # theirs, not answered yet
+        self.packs = 0  # of those, for small files
+        self.larges = 0  # contents it was asked for the manifest of, under way
         self.relisted_at = -math.inf
         self.giving = asyncio.Semaphore(GIVING_AT_ONCE)
         self._worker = worker
@@ -66,7 +69,13 @@ class Link:
             await self.wake.wait()
 
     async def files(self, folder: bytes, contents: list[bytes]) -> AsyncIterator[Files]:
-        """Ask for whole small files; yield the answers as they come."""
+        """Ask for whole small files; yield the answers as they come.
+
+        Raises:
+            ChannelClosedError: the conversation is over.
+            RemoteProtocolError: something else was answered.
+            TimeoutError: nothing was, for a minute.
+        """
         number = self.conversation.next_number()
         async for answer in self._ask(number, AskFiles(number, folder, contents)):
             if not isinstance(answer, Files):
@@ -76,7 +85,7 @@ class Link:
                 return
 
     async def manifest(self, folder: bytes, content: bytes) -> Manifest:
-        """Ask for a large file's manifest."""
+        """Ask for a large file's manifest; raises as `files`."""
         number = self.conversation.next_number()
         async for answer in self._ask(number, AskManifest(number, folder, content)):
             if not isinstance(answer, Manifest):
@@ -87,7 +96,7 @@ class Link:
     async def chunks(
         self, folder: bytes, content: bytes, wanted: list[tuple[int, int, bytes]]
     ) -> AsyncIterator[Chunks]:
-        """Ask for (offset, size, hash) of a large file; yield the answers as they come."""
+        """Ask for (offset, size, hash) of a large file; yields and raises as `files`."""
         number = self.conversation.next_number()
         async for answer in self._ask(number, AskChunks(number, folder, content, wanted)):
             if not isinstance(answer, Chunks):
@@ -104,7 +113,8 @@ class Link:
         try:
             await self.conversation.send(request)
             while True:
-                answer = await queue.get()
+                async with asyncio.timeout(ANSWER_S):
+                    answer = await queue.get()
                 if answer is None:
                     raise ChannelClosedError("closed while asking")
                 yield answer

@@ -254,7 +254,7 @@ CHUNKS: dict[str, list[tuple[int, int, bytes]]] = {
     "overlapping": [(0, 8, CONTENT), (1, 7, CONTENT), (2, 6, CONTENT)],
     "beyond the end": [(2**40, 8, CONTENT)],
     "nothing": [(0, 0, CONTENT)],
-    "many of two mebibytes": [(n, limits.PACK_BYTES, CONTENT) for n in range(4_096)],
+    "many of half a mebibyte": [(n, limits.MIB // 2, CONTENT) for n in range(4_096)],
 }
 
 
