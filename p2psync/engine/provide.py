@@ -63,7 +63,7 @@ class Provider:
                     continue
                 files.append((content, data))
                 size += len(data)
-                if size >= limits.PACK_BYTES:
+                if size >= limits.ANSWER_BYTES:
                     yield Files(ask.request, files, gone, False)
                     files, gone, size = [], [], 0
         yield Files(ask.request, files, gone, True)
@@ -152,9 +152,9 @@ def packs(chunks: Iterable[Wanted]) -> Iterator[list[Wanted]]:
     pack: list[Wanted] = []
     size = 0
     for wanted in chunks:
-        if wanted[1] > limits.PACK_BYTES:
+        if wanted[1] > limits.CHUNK_BYTES:
             raise RemoteProtocolError("a request for a chunk larger than any")
-        if size + wanted[1] > limits.PACK_BYTES:
+        if pack and size + wanted[1] > limits.ANSWER_BYTES:
             yield pack
             pack, size = [], 0
         pack.append(wanted)

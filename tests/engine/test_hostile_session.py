@@ -275,10 +275,10 @@ async def test_t24_chunks_that_are_not_there_cost_one_look(
 
 
 async def test_t24_a_chunk_larger_than_any_closes_the_session(bench: Lab) -> None:
-    """We cut no file into chunks of three mebibytes, so nobody can need one."""
+    """We cut no file into chunks of four mebibytes, so nobody can need one."""
     villain = bench.villain()
     await villain.greet()
-    ask = AskChunks(1, FOLDER, CONTENT, [(0, 3 * limits.MIB, CONTENT)])
+    ask = AskChunks(1, FOLDER, CONTENT, [(0, limits.CHUNK_BYTES + 1, CONTENT)])
     await villain.say(ask)
     await villain.end()
     assert "larger than any" in (await bench.closed())[0]
