@@ -280,11 +280,15 @@ class Fetcher:
                 return
             partial = await asyncio.to_thread(self._replica.stock.root.partial, content, size)
             try:
-                if await self._assemble(content, manifest, partial):
-                    applied = await self._replica.apply(wants, {}, {content: partial})
-                    self.took(applied)
-                    if content in applied.false:
-                        await self._disbelieve(content, wants)
+                if not await self._assemble(content, manifest, partial):
+                    await self._doubt(content)
+                    return
+                applied = await self._replica.apply(wants, {}, {content: partial})
+                self.took(applied)
+                if content in applied.false:
+                    self._accuse(content)
+                    await self._doubt(content)
+                    self.retry_soon(wants)
             finally:
                 await asyncio.to_thread(partial.close)
         except ChannelClosedError:
@@ -299,27 +303,23 @@ class Fetcher:
             self.received.pop(content, None)
             self.wake.set()
 
-    async def _manifest(self, first: Link, content: bytes, size: int) -> Manifest | None:
-        """Ask one source after another for a manifest that adds up."""
-        known = await self._replica.worker(self._replica.stock.index.manifest, content)
+    async def _manifest(self, link: Link, content: bytes, size: int) -> Manifest | None:
+        """Return the manifest known here, or the one this peer gives; None: it has none."""
+        stock = self._replica.stock
+        known = await self._replica.worker(stock.index.manifest, content)
         if known is not None:
             return known
-        link: Link | None = first
-        while link is not None:
-            try:
-                manifest = await self._manifest_of(link, content, size)
-            except RemoteProtocolError as error:
-                link.conversation.fail(str(error))
-                manifest = None
-            if manifest is not None:
-                self._givers[content] = link
-                await self._replica.worker(
-                    self._replica.stock.index.put_manifests, [(content, manifest)]
-                )
-                return manifest
+        try:
+            manifest = await self._manifest_of(link, content, size)
+        except RemoteProtocolError as error:
+            link.conversation.fail(str(error))
+            manifest = None
+        if manifest is None:
             link.gone.add(content)
-            link = self._source(content)
-        return None
+        else:
+            self._givers[content] = link
+            await self._replica.worker(stock.index.put_manifests, [(content, manifest)])
+        return manifest
 
     async def _manifest_of(self, link: Link, content: bytes, size: int) -> Manifest | None:
         """Ask one source; None: it has none, or takes too long over it.
@@ -338,14 +338,21 @@ class Fetcher:
             raise RemoteProtocolError("a manifest that does not add up")
         return manifest
 
-    async def _disbelieve(self, content: bytes, paths: Iterable[bytes]) -> None:
-        """Each chunk was as the manifest says and the file is another: the manifest lies."""
+    async def _doubt(self, content: bytes) -> None:
+        """Nobody has what the manifest says: it may be false, so that others are asked anew."""
         await self._replica.worker(self._replica.stock.index.forget_manifest, content)
         giver = self._givers.get(content)
+        for link in self._replica.links:
+            if link is not giver:
+                link.gone.discard(content)
         if giver is not None:
             giver.gone.add(content)
+
+    def _accuse(self, content: bytes) -> None:
+        """Each chunk was as the manifest says, and the file is another: the manifest lies."""
+        giver = self._givers.get(content)
+        if giver is not None:
             giver.conversation.fail("a manifest of another file than asked for")
-        self.retry_soon(paths)
 
     async def _assemble(self, content: bytes, manifest: Manifest, partial: Partial) -> bool:
         """Bring together all chunks; False: no connected peer can give the rest."""

@@ -31,7 +31,9 @@ from p2psync.net.channel import Channel
 from p2psync.net.memory import memory_pair
 from p2psync.protocol import codec
 from p2psync.protocol.messages import (
+    AskChunks,
     AskFiles,
+    AskManifest,
     Attach,
     Entries,
     Files,
@@ -136,11 +138,16 @@ class Villain:
                 match message:
                     case Ping(number) if self.answers_pings:
                         await self.say(Pong(number))
-                    case AskFiles(request, _, contents):
-                        found = [(c, self._gives[c]) for c in contents if c in self._gives]
-                        gone = [c for c in contents if c not in self._gives]
-                        await self.say(Files(request, found, gone, True))
+                    case AskFiles() | AskManifest() | AskChunks():
+                        await self.answer(message)
         self._news.ring()
+
+    async def answer(self, ask: Message) -> None:
+        """Give what was agreed to be given; other requests wait in vain."""
+        if isinstance(ask, AskFiles):
+            found = [(c, self._gives[c]) for c in ask.contents if c in self._gives]
+            gone = [c for c in ask.contents if c not in self._gives]
+            await self.say(Files(ask.request, found, gone, True))
 
     async def end(self) -> list[Message]:
         """Wait until the victim has closed; return all it ever said."""
@@ -215,6 +222,9 @@ class Villain:
         self._gives[blake3(data).digest()] = data if lie is None else lie
 
 
+V = TypeVar("V", bound=Villain)
+
+
 def page(
     folder: bytes, entries: Mapping[bytes, Entry], *, full: bool = False, after: int = 0
 ) -> Entries:
@@ -272,11 +282,11 @@ class Lab:
         self._tasks.append(task)
         return task
 
-    def villain(self, site: Site | None = None, key: bytes = VILLAIN) -> Villain:
+    def villain(self, site: Site | None = None, kind: type[V] = Villain) -> V:  # type: ignore[assignment]  # V's default
         """Return a villain with a channel to a site (the victim, if none is named)."""
         mine, theirs = memory_pair()
-        self.join(theirs, site or self.victim, key)
-        return Villain(mine, self.folder)
+        self.join(theirs, site or self.victim)
+        return kind(mine, self.folder)
 
     @contextlib.asynccontextmanager
     async def attached(self, site: Site | None = None) -> AsyncIterator[Villain]:
