@@ -1,0 +1,42 @@
+"""What fetching needs of the replica it works for, and nothing else of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+from p2psync.core.index import Want
+from p2psync.engine.apply import Applied
+from p2psync.engine.link import Link
+from p2psync.engine.stock import Stock
+from p2psync.engine.worker import Worker
+from p2psync.fs.partial import Partial
+
+UNANSWERED = "it does not answer what it is asked"
+
+
+class Owner(Protocol):
+    """What fetching needs of the replica it works for."""
+
+    folder: bytes
+    links: list[Link]
+    stock: Stock
+    worker: Worker
+
+    @property
+    def may_apply(self) -> bool:
+        """False while nothing may be changed on the disk."""
+        ...
+
+    async def apply(
+        self,
+        wants: Mapping[bytes, Want],
+        data: Mapping[bytes, bytes],
+        large: Mapping[bytes, Partial],
+    ) -> Applied:
+        """Apply one batch; see `Applier.apply`."""
+        ...
+
+    def took(self, applied: Applied) -> None:
+        """Keep what a batch came to."""
+        ...
