@@ -7,7 +7,6 @@
     ├── RootTrouble            a folder's root cannot be used now: no disk, no marker
     ├── IntegrityError         bytes do not hash to what they were announced as
     ├── ChannelClosedError     the channel is gone; the conversation over it ends
-    ├── PairingError           pairing failed; `reason` says which way
     └── ProtocolError
         ├── RemoteProtocolError    the peer broke the rules: close, log, harm nothing
         └── LocalProtocolError     we did: a bug
@@ -83,15 +82,6 @@ class ChannelClosedError(P2PSyncError):
     def __init__(self, reason: str = "closed") -> None:
         super().__init__(reason)
         self.reason = reason
-
-
-class PairingError(P2PSyncError):
-    """Pairing did not succeed; `reason` is one word the command line turns into a sentence."""
-
-    def __init__(self, reason: str, detail: str = "") -> None:
-        super().__init__(f"{reason}: {detail}" if detail else reason)
-        self.reason = reason
-        self.detail = detail
 
 
 class ProtocolError(P2PSyncError):

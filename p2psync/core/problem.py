@@ -22,7 +22,6 @@ class Reason(StrEnum):
     MOUNTED = "another filesystem is mounted here"
     BAD_RULES = "the ignore rules cannot be understood"
     NOT_EMPTY = "the directory still holds ignored or unsynced files"
-    NO_SOURCE = "no connected device has the content"
     OVERLOADED = "the system has no open files or memory left"
     IO_ERROR = "the disk reports an error"
 

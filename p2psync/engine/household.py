@@ -91,6 +91,7 @@ class Household:
         """Work until `stop`; everything is closed when this returns."""
         async with asyncio.TaskGroup() as group:
             self._group = group
+            self._home.end_expired(time.time_ns())
             for record in self._home.folders():
                 self._start_replica(record)
             await self._network.start(group)

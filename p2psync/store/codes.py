@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from p2psync.errors import StoreError
 from p2psync.store.database import Database
 
 
@@ -42,39 +41,9 @@ class CodesPart:
         self._db.run("UPDATE codes SET burned = 1 WHERE code_id = ?", (code_id,))
 
     def end_code(self, code_id: bytes) -> None:
-        """Drop a code and its answer: withdrawn, or its time is over."""
-        with self._db.transaction():
-            self._db.run("DELETE FROM answers WHERE code_id = ?", (code_id,))
-            self._db.run("DELETE FROM codes WHERE code_id = ?", (code_id,))
+        """Drop a code: used, withdrawn, or its time is over."""
+        self._db.run("DELETE FROM codes WHERE code_id = ?", (code_id,))
 
     def end_expired(self, now_ns: int) -> None:
         """Drop every code whose time was over at `now_ns`."""
-        with self._db.transaction():
-            for (code_id,) in self._db.all(
-                "SELECT code_id FROM codes WHERE expires_ns <= ?", (now_ns,)
-            ):
-                self.end_code(code_id)
-
-    def store_answer(self, code_id: bytes, third_hash: bytes, fourth: bytes) -> None:
-        """Keep the answer the code was used up with: a code works once.
-
-        Raises:
-            StoreError: the code is not open, or was used up by another message 3.
-        """
-        with self._db.transaction():
-            self._db.run(
-                "INSERT INTO answers (code_id, third_hash, fourth)"
-                " SELECT code_id, ?, ? FROM codes WHERE code_id = ? AND burned = 0"
-                " ON CONFLICT (code_id) DO NOTHING",
-                (third_hash, fourth, code_id),
-            )
-            if self.answer(code_id, third_hash) != fourth:
-                raise StoreError("the code is used up")
-
-    def answer(self, code_id: bytes, third_hash: bytes) -> bytes | None:
-        """Return the answer that was given to this very message 3, or None."""
-        found = self._db.one(
-            "SELECT fourth FROM answers WHERE code_id = ? AND third_hash = ?",
-            (code_id, third_hash),
-        )
-        return found[0] if found else None
+        self._db.run("DELETE FROM codes WHERE expires_ns <= ?", (now_ns,))

@@ -28,14 +28,12 @@ def test_guesses_are_counted_over_a_restart(tmp_path: pathlib.Path) -> None:
 
 
 def test_burned_code_takes_no_guess(home: Home) -> None:
-    """After it was burned a code is void for good, and so is its answer to come."""
+    """After it was burned a code is void for good."""
     home.new_code(CODE, 100)
     home.burn_code(CODE)
 
     with pytest.raises(LookupError):
         home.count_guess(CODE)
-    with pytest.raises(StoreError):
-        home.store_answer(CODE, b"third", b"fourth")
 
 
 def test_unknown_and_ended_codes_take_no_guess(home: Home) -> None:
@@ -56,30 +54,13 @@ def test_a_code_id_is_put_up_once(home: Home) -> None:
         home.new_code(CODE, 200)
 
 
-def test_identical_third_message_gets_the_identical_fourth(home: Home) -> None:
-    """A repeated message 3 is answered as before; another one gets nothing."""
-    home.new_code(CODE, 100)
-    assert home.answer(CODE, b"third") is None
-    home.store_answer(CODE, b"third", b"fourth")
-    home.store_answer(CODE, b"third", b"fourth")
-
-    assert home.answer(CODE, b"third") == b"fourth"
-    assert home.answer(CODE, b"another") is None
-    for third, fourth in ((b"another", b"fourth"), (b"third", b"different")):
-        with pytest.raises(StoreError, match="used up"):
-            home.store_answer(CODE, third, fourth)
-    assert home.answer(CODE, b"third") == b"fourth"
-
-
-def test_expired_codes_go_with_their_answers(home: Home) -> None:
+def test_expired_codes_go(home: Home) -> None:
     """After its time a code is as if it had never been."""
     home.new_code(CODE, 100)
     home.new_code(OTHER, 101)
-    home.store_answer(CODE, b"third", b"fourth")
 
     home.end_expired(100)
 
-    assert home.answer(CODE, b"third") is None
     assert home.count_guess(OTHER) == 1
-    home.new_code(CODE, 300)
-    assert home.answer(CODE, b"third") is None
+    with pytest.raises(LookupError):
+        home.count_guess(CODE)

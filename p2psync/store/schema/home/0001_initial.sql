@@ -46,11 +46,3 @@ CREATE TABLE codes (
     guesses    INTEGER NOT NULL DEFAULT 0 CHECK (guesses >= 0),
     burned     INTEGER NOT NULL DEFAULT 0 CHECK (burned IN (0, 1))
 ) STRICT, WITHOUT ROWID;
-
--- The answer a code was used up with: the hash of pairing message 3, and message 4. An
--- identical message 3 gets the identical answer until the code's time is over.
-CREATE TABLE answers (
-    code_id    BLOB PRIMARY KEY,
-    third_hash BLOB NOT NULL,
-    fourth     BLOB NOT NULL
-) STRICT, WITHOUT ROWID;
