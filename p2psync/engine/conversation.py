@@ -24,6 +24,7 @@ from p2psync.protocol.session import Answered, Closed, Opened, Received, Session
 logger = logging.getLogger(__name__)
 
 URGENT, BULK = 64, 2
+TAKES_S = 60.0  # how long a peer that talks may take nothing of what we send
 FAREWELL_S = 1.0  # how long a goodbye may take to leave
 
 OnMessage = Callable[[Message], Awaitable[None]]
@@ -202,10 +203,10 @@ class Conversation:
 
     async def _flush(self) -> None:
         """Let a goodbye of ours leave; the peer's needs no answer."""
-        with suppress(ChannelClosedError):
+        with suppress(ChannelClosedError, RemoteProtocolError):
             async with self._sending:
                 for data in self._session.data_to_send():
-                    await self.channel.send(data)
+                    await self._send(data)
 
     async def _write(self) -> None:
         try:
@@ -216,6 +217,8 @@ class Conversation:
                 await self._work.wait()
         except ChannelClosedError as error:
             self.end(error.reason)
+        except RemoteProtocolError as error:
+            self.fail(str(error))
         except Exception as error:
             logger.exception("a bug while sending to %s", self.peer.short)
             self.end(f"internal error: {error}")
@@ -232,7 +235,21 @@ class Conversation:
                 if not out:
                     return
                 for data in out:
-                    await self.channel.send(data)
+                    await self._send(data)
+
+    async def _send(self, data: bytes) -> None:
+        """Send one message.
+
+        Raises:
+            ChannelClosedError: the channel is gone.
+            RemoteProtocolError: the peer takes nothing. The session itself notices that only
+                when something waits in it; a peer that goes on talking is never pinged.
+        """
+        try:
+            async with asyncio.timeout(TAKES_S):
+                await self.channel.send(data)
+        except TimeoutError as error:
+            raise RemoteProtocolError("the peer takes nothing") from error
 
     async def _keep_time(self) -> None:
         loop = asyncio.get_running_loop()

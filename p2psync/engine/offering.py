@@ -46,6 +46,7 @@ CODE_S: Final = limits.CODE_LIFE_S
 GUESSES: Final = 5
 GUESS_PAUSE_S: Final = 2.0
 CONVERSATIONS: Final = 16
+START_PAUSE_S: Final = 0.1
 
 
 class Offering:
@@ -63,6 +64,7 @@ class Offering:
         self._home = home
         self._id = secrets.token_bytes(16)
         self._machines: dict[bytes, PairingSharer] = {}
+        self._starting = asyncio.Lock()
         self._guessing = asyncio.Lock()
         self._guessed_at = 0.0
         self._guessers: dict[str, None] = {}
@@ -80,7 +82,7 @@ class Offering:
         try:
             async with asyncio.timeout_at(self.deadline):
                 first = await link.receive()
-                machine = self._machine(first)
+                machine = await self._machine(first)
                 machine.receive_data(first, loop.time())
                 while True:
                     await self._happened(machine, link.address)
@@ -92,17 +94,25 @@ class Offering:
         finally:
             await link.close()
 
-    def _machine(self, first: bytes) -> PairingSharer:
-        """Return the machine of this message 1: the same one over whatever it comes."""
-        machine = self._machines.get(first)
-        if machine is None:
-            if len(self._machines) >= CONVERSATIONS:
-                del self._machines[next(iter(self._machines))]
-            seed = secrets.token_bytes(32)
-            machine = PairingSharer(
-                self._engine.identity, self.code, seed, deadline=self.deadline
-            )
-            self._machines[first] = machine
+    async def _machine(self, first: bytes) -> PairingSharer:
+        """Return the machine of this message 1: the same one over whatever it comes.
+
+        New ones are made at a pace: SPAKE2 costs milliseconds, and whoever wants to wear this
+        device out, or to time what depends on the password, gets ten a second.
+        """
+        async with self._starting:
+            machine = self._machines.get(first)
+            if machine is None:
+                await asyncio.sleep(START_PAUSE_S)
+                machine = self._new_machine(first)
+            return machine
+
+    def _new_machine(self, first: bytes) -> PairingSharer:
+        if len(self._machines) >= CONVERSATIONS:
+            del self._machines[next(iter(self._machines))]
+        seed = secrets.token_bytes(32)
+        machine = PairingSharer(self._engine.identity, self.code, seed, deadline=self.deadline)
+        self._machines[first] = machine
         return machine
 
     async def _happened(self, machine: PairingSharer, address: str) -> None:
