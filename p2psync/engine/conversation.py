@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+import time
 from collections import deque
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -45,7 +46,7 @@ class Conversation:
         self.opened: asyncio.Future[Hello] = loop.create_future()
         self.opened_at = 0.0
         self.admitted: asyncio.Future[None] = loop.create_future()  # it may stay: use it
-        self._session = Session(hello, now=loop.time())
+        self._session = Session(hello, now=_now())
         self._urgent: deque[Message] = deque()
         self._bulk: deque[Message] = deque()
         self._taking = False  # a message waits for its owner, and those behind it with it
@@ -93,7 +94,7 @@ class Conversation:
         if self._over.done():
             raise ChannelClosedError(self._over.result())
         loop = asyncio.get_running_loop()
-        number = self._session.ping(loop.time())
+        number = self._session.ping(_now())
         answer: asyncio.Future[float] = loop.create_future()
         self._pings[number] = answer
         self._work.set()
@@ -165,11 +166,10 @@ class Conversation:
         self._pings.clear()
 
     async def _read(self, on_message: OnMessage) -> None:
-        loop = asyncio.get_running_loop()
         try:
             while True:
                 data = await self.channel.receive()
-                self._session.receive_data(data, loop.time())
+                self._session.receive_data(data, _now())
                 self._work.set()
                 self._taking = True
                 await self._happened(on_message)
@@ -252,14 +252,18 @@ class Conversation:
             raise RemoteProtocolError("the peer takes nothing") from error
 
     async def _keep_time(self) -> None:
-        loop = asyncio.get_running_loop()
         while (deadline := self._session.next_deadline()) is not None:
-            await asyncio.sleep(max(0.0, deadline - loop.time()))
-            self._session.handle_deadline(loop.time())
+            await asyncio.sleep(max(0.0, deadline - _now()))
+            self._session.handle_deadline(_now())
             if self._taking:  # the peer is not silent, we do not listen
-                self._session.note_received(loop.time())
+                self._session.note_received(_now())
             self._work.set()
             await self._happened(_nobody)
+
+
+def _now() -> float:
+    """Return the session's time: a loop's own may stand still for milliseconds (uvloop)."""
+    return time.monotonic()
 
 
 async def _nobody(message: Message) -> None:
