@@ -86,6 +86,7 @@ class Exchange:
         self._may_send = False
         self._at = 0
         self._full = False
+        self.more = False  # the last page ended before the end of what there is
         self._in_batch = False
         self._marked = False
         self._sent_known: Vector = {}
@@ -188,7 +189,11 @@ class Exchange:
         self._full, self._at, self._in_batch = True, 0, True
 
     def next_messages(self) -> list[Message]:
-        """Return a page, a mark, both or (nothing to tell) nothing; call again until then."""
+        """Return a page, a mark, both or nothing.
+
+        Call again until there is nothing and `more` is false: what the peer knows already is
+        passed over in steps, so that no call takes long.
+        """
         known = self.told.known
         if known is None or not self._may_send:
             return []
@@ -207,7 +212,7 @@ class Exchange:
             for arrival, path, body in page.items
             if self._full or not self._echoed(arrival)
         ]
-        self._at = page.end
+        self._at, self.more = page.end, page.more
         messages: list[Message] = []
         if items:
             self._in_batch = True

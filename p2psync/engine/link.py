@@ -63,9 +63,12 @@ class Link:
         """
         while True:
             self.wake.clear()
-            while messages := await self._worker(self.exchange.next_messages):
+            unfinished = True
+            while unfinished:
+                messages = await self._worker(self.exchange.next_messages)
                 for message in messages:
                     await self.conversation.send(message)
+                unfinished = bool(messages) or self.exchange.more
             await self.wake.wait()
 
     async def files(self, folder: bytes, contents: list[bytes]) -> AsyncIterator[Files]:
