@@ -132,6 +132,8 @@ def status(snapshot: events.Status) -> public.Status:
                 address=peer.address,
                 rtt_ms=peer.rtt_ms,
                 last_seen_s=peer.last_seen_s,
+                need_files=peer.need_files,
+                need_bytes=peer.need_bytes,
             )
             for peer in snapshot.peers
         ),

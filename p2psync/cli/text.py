@@ -136,7 +136,10 @@ def _peers(peers: tuple[PeerInfo, ...]) -> Iterator[str]:
 def _link(peer: PeerInfo) -> str:
     if peer.transport:
         latency = "" if peer.rtt_ms is None else f", {peer.rtt_ms:.1f} ms"
-        return f"{peer.state} by {peer.transport}, {printable(peer.address)}{latency}"
+        said = f"{peer.state} by {peer.transport}, {printable(peer.address)}{latency}"
+        if peer.need_files or peer.need_bytes:
+            said += f", {count(peer.need_files, 'file')} ({size(peer.need_bytes)}) behind"
+        return said
     if peer.last_seen_s is None:
         return f"{peer.state}, not seen yet"
     return f"{peer.state}, last seen {duration(peer.last_seen_s)} ago"

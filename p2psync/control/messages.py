@@ -177,7 +177,10 @@ class FolderInfo(msgspec.Struct, frozen=True):
 
 
 class PeerInfo(msgspec.Struct, frozen=True):
-    """One peer. transport and address are empty and rtt_ms None while not connected."""
+    """One peer. transport and address are empty and rtt_ms None while not connected.
+
+    need_files, need_bytes: what it still lacks.
+    """
 
     device: str
     name: str
@@ -186,6 +189,8 @@ class PeerInfo(msgspec.Struct, frozen=True):
     address: str
     rtt_ms: float | None
     last_seen_s: float | None
+    need_files: int = 0
+    need_bytes: int = 0
 
 
 class Status(_Message, frozen=True):

@@ -191,7 +191,17 @@ class Engine(Household):
             channel.address,
             conversation.rtt_ms,
             0.0,
+            *self._lacked_by(device),
         )
+
+    def _lacked_by(self, device: DeviceId) -> tuple[int, int]:
+        told = [
+            link.exchange.told
+            for replica in self.replicas.values()
+            for link in replica.links
+            if link.conversation.key == bytes(device)
+        ]
+        return sum(t.need_files for t in told), sum(t.need_bytes for t in told)
 
     async def devices(self) -> tuple[DeviceStatus, ...]:
         """Return the devices paired with this one."""

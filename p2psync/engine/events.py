@@ -111,7 +111,10 @@ class FolderStatus:
 
 @dataclass(frozen=True)
 class PeerStatus:
-    """One peer, as `status` shows it. transport "" and rtt_ms None when not connected."""
+    """One peer, as `status` shows it. transport "" and rtt_ms None when not connected.
+
+    need_files, need_bytes: what it still lacks of the folders shared with it, as last told.
+    """
 
     device: DeviceId
     name: str
@@ -120,6 +123,8 @@ class PeerStatus:
     address: str
     rtt_ms: float | None
     last_seen_s: float | None  # seconds ago; None: never
+    need_files: int = 0
+    need_bytes: int = 0
 
 
 @dataclass(frozen=True)

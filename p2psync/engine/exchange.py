@@ -229,7 +229,7 @@ class Exchange:
         known = vector.beyond(facts.known, self._sent_known)
         collected = vector.beyond(facts.collected, self._sent_collected)
         acks = self._acks(facts.known)
-        files, size = self._index.needed_totals()
+        files, size = self._need()
         need = files, min(size, limits.SEQ_MAX)  # what peers announce may add up to anything
         news = known or collected or acks or need != self._sent_need
         if self._marked and not self._in_batch and not news:

@@ -56,7 +56,6 @@ class Fetcher:
         self._packs: set[asyncio.Task[None]] = set()
         self._retry_at: dict[bytes, float] = {}
         self._large = LargeFetcher(replica, self._source)
-        self.received = self._large.received  # bytes assembled of large contents under way
 
     async def run(self) -> None:
         """Fetch and apply for ever."""

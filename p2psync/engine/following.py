@@ -55,7 +55,6 @@ def _progress(replica: Replica, peer: bytes, status: FolderStatus) -> Progress:
     told = [link.exchange.told for link in replica.links if link.conversation.key == peer]
     files = status.need_files + (told[0].need_files if told else 0)
     size = status.need_bytes + (told[0].need_bytes if told else 0)
-    size = max(0, size - sum(replica.fetcher.received.values()))
     total_files = status.files + status.need_files
     total_bytes = status.size_bytes + status.need_bytes
     return Progress(

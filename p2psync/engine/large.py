@@ -38,7 +38,6 @@ class LargeFetcher:
         self._replica = replica
         self._source = source
         self._givers: dict[bytes, Link] = {}  # who sent the manifest of what is under way
-        self.received: dict[bytes, int] = {}  # bytes assembled of contents under way
 
     async def fetch(
         self, first: Link, content: bytes, size: int, wants: Mapping[bytes, Want]
@@ -73,7 +72,7 @@ class LargeFetcher:
             return applied
         finally:
             self._givers.pop(content, None)
-            self.received.pop(content, None)
+            self._replica.stock.received.pop(content, None)
 
     async def _manifest(self, link: Link, content: bytes, size: int) -> Manifest | None:
         """Return the manifest known here, or the one this peer gives; None: it has none."""
@@ -133,7 +132,9 @@ class LargeFetcher:
         left = await self._replica.worker(
             self._replica.stock.applier.reuse_chunks, partial, left
         )
-        self.received[content] = sum(manifest.sizes) - sum(size for _, size, _ in left)
+        self._replica.stock.received[content] = sum(manifest.sizes) - sum(
+            size for _, size, _ in left
+        )
         missing = {chunk[0]: chunk for chunk in left}
         while missing:
             link = self._source(content)
@@ -183,7 +184,9 @@ class LargeFetcher:
                         raise RemoteProtocolError("a chunk nobody asked for")
                     await asyncio.to_thread(partial.write, asked[offset], data)
                     missing.pop(offset, None)
-                    self.received[content] = self.received.get(content, 0) + len(data)
+                    self._replica.stock.received[content] = self._replica.stock.received.get(
+                        content, 0
+                    ) + len(data)
             if not missing.keys().isdisjoint(asked):
                 link.gone.add(content)
         except ChannelClosedError:

@@ -68,7 +68,7 @@ from p2psync.store.home import FolderRecord
 logger = logging.getLogger(__name__)
 
 INBOX = 64
-TEND_S = 2.0
+TEND_S = 1.0
 QUIET_S = 60.0
 DIGEST_S = 600.0
 PRUNE_S = 3_600.0
@@ -403,6 +403,9 @@ class Replica:
             if self.trouble:
                 await self._try_again()
                 continue
+            if self.stock.received:  # a large file is under way: peers and people want to know
+                self._wake_links()
+                self.changed.ring()
             await self.worker(self.stock.collect, self._members())
             if time.monotonic() >= self._prune_at:
                 self._prune_at = time.monotonic() + PRUNE_S
@@ -470,7 +473,7 @@ class Replica:
         return await self.worker(self._look)
 
     def _look(self) -> FolderStatus:
-        need, totals = self.stock.index.needed_totals(), self.stock.index.totals()
+        need, totals = self.stock.lacking(), self.stock.index.totals()
         state = self._state(need[0])
         detail = self._detail(need[0])
         return self._snapshot(state, detail, need, totals, tuple(self.stock.index.conflicts()))

@@ -54,6 +54,7 @@ class Stock:
     def __init__(self, record: FolderRecord, directory: Path, *, joining: bool) -> None:
         self.rules: Rules = NOTHING
         self.safe = False
+        self.received: dict[bytes, int] = {}  # bytes assembled of large contents under way
         self._record = record
         self._database = index_file(record, directory)
         start = secrets.randbits(63) | 1
@@ -117,8 +118,13 @@ class Stock:
 
         Before what is here has been adopted nobody can say that nothing is lacking.
         """
-        files, size = self.index.needed_totals()
+        files, size = self.lacking()
         return (max(files, 1), size) if self.safe else (files, size)
+
+    def lacking(self) -> tuple[int, int]:
+        """Return how many paths are not as the view wants them, and the bytes still to come."""
+        files, size = self.index.needed_totals()
+        return files, max(0, size - sum(list(self.received.values())))
 
     # ------------------------------------------------------------------ discontinuities
 
