@@ -25,6 +25,7 @@ from p2psync.protocol.session import Answered, Closed, Opened, Received, Session
 logger = logging.getLogger(__name__)
 
 URGENT, BULK = 64, 2
+PINGS = 16  # asked for at the same time
 TAKES_S = 60.0  # how long a peer that talks may take nothing of what we send
 FAREWELL_S = 1.0  # how long a goodbye may take to leave
 
@@ -89,10 +90,13 @@ class Conversation:
         """Ask for a sign of life; return the seconds it took.
 
         Raises:
-            ChannelClosedError: the conversation ended before the answer.
+            ChannelClosedError: the conversation ended before the answer, or is about to, or
+                leaves too many pings unanswered.
         """
         if self._over.done():
             raise ChannelClosedError(self._over.result())
+        if self._session.state is not State.OPEN or len(self._pings) >= PINGS:
+            raise ChannelClosedError("no ping is answered any more")
         loop = asyncio.get_running_loop()
         number = self._session.ping(_now())
         answer: asyncio.Future[float] = loop.create_future()

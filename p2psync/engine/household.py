@@ -322,7 +322,7 @@ class Household:
 
     def _learn(self, device: DeviceId, folder: bytes, rows: list[MemberRow]) -> None:
         try:
-            self.membership.learn(FolderId(folder), rows)
+            self.membership.learn(FolderId(folder), rows, device)
         except ValueError as error:
             raise RemoteProtocolError(f"members of no folder: {error}") from error
 

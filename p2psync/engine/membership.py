@@ -108,15 +108,30 @@ class Membership:
         self._forget(folder)
         return True
 
-    def learn(self, folder: FolderId, rows: list[MemberRow]) -> bool:
+    def learn(self, folder: FolderId, rows: list[MemberRow], teller: DeviceId) -> bool:
         """Take in rows that a peer told; say whether any was new.
+
+        A teller who is no member is heard only if the rows make it one: it was invited a
+        moment ago, by somebody who is not here. Else it gets no answer, whether the folder
+        is here or not (T33).
 
         Raises:
             RemoteProtocolError: a row is false, or there are too many.
         """
-        if self._founder(folder) is None:
+        founder = self._founder(folder)
+        if founder is None:
             return False
-        fresh = members.verify_rows(folder, rows, self._home.members(folder))
+        had = self._home.members(folder)
+        try:
+            fresh = members.verify_rows(folder, rows, had)
+        except RemoteProtocolError:
+            if teller in self.of(folder):
+                raise
+            return False
+        if teller not in self.of(folder) and teller not in members.current(
+            had + fresh, founder
+        ):
+            return False
         if fresh:
             self._home.add_members(folder, fresh)
             self._forget(folder)

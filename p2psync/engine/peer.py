@@ -34,6 +34,7 @@ FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 30.0
 EVERY_S = 2.0
 BETTER_S = 60.0
 BOTH_DIALLED_S = 2.0
+MEETINGS = 8  # channels of one peer that have not said hello yet
 CLONE_PING_S = 3.0
 PROOF_S = 2.0
 HELLO_S = 10.0
@@ -82,6 +83,8 @@ class Peer:
         self._news = False
         self._met = asyncio.Event()
         self._group: asyncio.TaskGroup
+        self._meetings = 0
+        self._proving = False
         self._stopped = False
 
     async def run(self) -> None:
@@ -103,7 +106,8 @@ class Peer:
         for address in sorted(self.addresses, key=self.addresses.__getitem__)[:-16]:
             del self.addresses[address]
         self._wake.set()
-        if self.conversation is not None and not self._stopped:
+        if self.conversation is not None and not (self._stopped or self._proving):
+            self._proving = True
             self._group.create_task(self._prove(self.conversation))
 
     def candidates(self) -> list[Address]:
@@ -164,12 +168,20 @@ class Peer:
 
     def accept(self, channel: Channel) -> None:
         """Take an authenticated channel that the peer opened."""
-        if self._stopped:
-            channel.abort("no longer a peer")
+        if self._stopped or self._meetings >= MEETINGS:
+            channel.abort("no longer a peer" if self._stopped else "too many at once")
         else:
             self._group.create_task(self._meet(channel))
 
     async def _meet(self, channel: Channel) -> None:
+        """Take or refuse a new channel."""
+        self._meetings += 1
+        try:
+            await self._greet(channel)
+        finally:
+            self._meetings -= 1
+
+    async def _greet(self, channel: Channel) -> None:
         """Greet over a new channel and decide whether it is the one to use."""
         conversation = Conversation(channel, self.device, bytes(self.device), self._hello())
         self._group.create_task(self._hold(conversation))
@@ -223,8 +235,11 @@ class Peer:
 
     async def _prove(self, conversation: Conversation) -> None:
         """End a conversation that does not answer; its address may be gone with the network."""
-        if not await self._answers(conversation, PROOF_S):
-            conversation.end("no answer after the network changed")
+        try:
+            if not await self._answers(conversation, PROOF_S):
+                conversation.end("no answer after the network changed")
+        finally:
+            self._proving = False
 
     @staticmethod
     async def _answers(conversation: Conversation, within_s: float = CLONE_PING_S) -> bool:
