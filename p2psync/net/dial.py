@@ -51,8 +51,8 @@ async def dial_peer(
         identity: our keys.
         peer: whom to reach.
         candidates: numeric (host, port), best first; at most 16 are tried.
-        signalling: the way without an address, tried when TLS has had its time or is refused
-            everywhere; None: TLS only.
+        signalling: the way without an address, tried when TLS has had its time; None: TLS
+            only.
         webrtc_after_s: how long TLS is tried alone.
 
     Raises:
@@ -72,22 +72,29 @@ async def dial_peer(
     ]
     if signalling is not None:
         alone_s = max(webrtc_after_s, len(rungs) * HEAD_START_S) if rungs else 0.0
-        rungs.append(Rung("mailbox", alone_s, signalling.dial))
+        rungs.append(Rung("mailbox", alone_s, signalling.dial, patient=True))
     return await race(rungs)
 
 
 class Rung:
     """One way to try: what it is called, when it is due, and how it is done."""
 
-    def __init__(self, name: str, after_s: float, attempt: Attempt) -> None:
-        """after_s: counted from the start of the race."""
+    def __init__(
+        self, name: str, after_s: float, attempt: Attempt, *, patient: bool = False
+    ) -> None:
+        """after_s: counted from the start of the race.
+
+        patient: not begun sooner when all before it have failed. Where one side's firewall
+        refuses TCP the other side, which dials too, gets through in that time.
+        """
         self.name = name
         self.after_s = after_s
         self.attempt = attempt
+        self.patient = patient
 
 
 async def race(rungs: Sequence[Rung]) -> Channel:
-    """Try the rungs in order, each when it is due or none before it runs any more.
+    """Try the rungs in order, each when it is due, or sooner if none before it runs any more.
 
     Returns the channel of the first that succeeds; the others are cancelled and, if they
     succeeded in the same moment, closed.
@@ -102,10 +109,15 @@ async def race(rungs: Sequence[Rung]) -> Channel:
     try:
         while waiting or running:
             now = loop.time() - started
-            while waiting and (not running or waiting[0].after_s <= now):
+            while waiting and (
+                waiting[0].after_s <= now or not (running or waiting[0].patient)
+            ):
                 rung = waiting.popleft()
                 running[asyncio.ensure_future(rung.attempt())] = rung
             pause = max(0.0, waiting[0].after_s - now) if waiting else None
+            if not running:
+                await asyncio.sleep(pause or 0.0)
+                continue
             done, _ = await asyncio.wait(
                 running, timeout=pause, return_when=asyncio.FIRST_COMPLETED
             )
