@@ -25,6 +25,7 @@ from p2psync.store.home import Home
 
 CODES: Final = 3
 CONNECT_S: Final = 30.0
+LOOK_S: Final = 0.1
 
 BURNED: Final = (
     "Three codes were guessed wrongly and are void. Somebody on this network is trying codes,"
@@ -95,16 +96,21 @@ class Pairing:
             raise UserError(EXPIRED, ExitCode.TIMEOUT)
 
     async def _met(self, offering: Offering, key: bytes) -> events.Paired:
-        """Wait for the first hello on an ordinary channel: only then it is "paired"."""
+        """Wait until the device has the folder on an ordinary channel: only then "paired".
+
+        A peer of another folder is connected already while its person is still being asked.
+        """
         if key not in self._device_keys():
             return events.Paired(self._engine.identity.device, self._engine.name)
         device = DeviceId(key)
         try:
             async with asyncio.timeout_at(offering.deadline):
-                while (name := self._engine.connected(device)) is None:
+                while (name := self._engine.connected(device)) is None or not (
+                    _attached(offering.replica, key)
+                ):
                     if offering.declined.done():
                         raise UserError(DECLINED, ExitCode.REFUSED)
-                    await self._engine.changed.wait(1.0)
+                    await self._engine.changed.wait(LOOK_S)
         except TimeoutError:
             raise UserError(NOT_MET, ExitCode.UNREACHABLE) from None
         return events.Paired(device, name)
@@ -219,3 +225,11 @@ class Pairing:
         except TimeoutError:
             raise UserError(NOT_REACHED, ExitCode.UNREACHABLE) from None
         return events.Paired(device, name)
+
+
+def _attached(replica: Replica, key: bytes) -> bool:
+    """Say whether this peer syncs the replica's folder over a conversation."""
+    return any(
+        link.conversation.key == key and link.exchange.told.known is not None
+        for link in replica.links
+    )
