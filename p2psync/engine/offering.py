@@ -33,6 +33,7 @@ from p2psync.protocol.pairing import (
     PairingSharer,
     Refusal,
     Refused,
+    State,
     Verified,
     Welcome,
     WrongCode,
@@ -108,8 +109,10 @@ class Offering:
             return machine
 
     def _new_machine(self, first: bytes) -> PairingSharer:
-        if len(self._machines) >= CONVERSATIONS:
-            del self._machines[next(iter(self._machines))]
+        if len(self._machines) >= CONVERSATIONS:  # who joined may still ask for message 4
+            del self._machines[
+                next(f for f, m in self._machines.items() if m.state is not State.DONE)
+            ]
         seed = secrets.token_bytes(32)
         machine = PairingSharer(self._engine.identity, self.code, seed, deadline=self.deadline)
         self._machines[first] = machine
@@ -142,7 +145,7 @@ class Offering:
                 machine.refuse()
                 return []
             self._guessed_at = time.monotonic()
-            self._guessers[address] = None
+            self._guessers[_host(address)] = None
             try:
                 count = self._home.count_guess(self._id)
             except LookupError:  # withdrawn or burned a moment ago
@@ -195,3 +198,8 @@ class Offering:
             bytes(engine.membership.founder(folder)),
             engine.membership.invitation(folder, device),
         )
+
+
+def _host(address: str) -> str:
+    """Return a link's address without the port, which tells a person nothing."""
+    return address.rpartition(":")[0] or address

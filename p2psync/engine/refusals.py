@@ -28,8 +28,11 @@ def check_new_root(root: bytes, roots: Iterable[bytes], home: bytes) -> None:
         raise UserError(f"{shown} cannot be read and written by this user.")
     if root == b"/" or root == own_home():
         raise UserError(f"{shown} is too much to share. Choose a directory inside it.")
-    if inside(os.path.realpath(home), root):
+    keys = os.path.realpath(home)
+    if inside(keys, root):
         raise UserError(f"{shown} holds this agent's keys ({paths.printable(home)}).")
+    if inside(root, keys):
+        raise UserError(f"{shown} is inside this agent's home, where its keys are.")
     for other in roots:
         if root != other and (inside(root, other) or inside(other, root)):
             where = "inside" if inside(root, other) else "around"
