@@ -282,7 +282,7 @@ async def test_p01_b_and_c_sync_while_a_is_off(
     """A invited B and C and goes away: an edit on B reaches C, over TLS, without a code."""
     async with town(tmp_path, monkeypatch, "a", "b", "c") as made:
         a, b, c = made.machines
-        a.founds()
+        await a.founds()
         a.invites(b)
         a.invites(c)
         at_b, at_c = b.joins(a), c.joins(a)

@@ -175,10 +175,12 @@ class Machine:
         root.mkdir()
         return root
 
-    def founds(self, folder: FolderId = FOLDER, name: str = "folder") -> Path:
+    async def founds(self, folder: FolderId = FOLDER, name: str = "folder") -> Path:
         """Share a new folder, without a code; return its root."""
         self.engine.membership.found(folder, self.name)
-        return self.adds(folder, name)
+        root = self.adds(folder, name)
+        await self.replica(folder).opened()  # while it is alone
+        return root
 
     def invites(self, other: Machine | Identity, folder: FolderId = FOLDER) -> None:
         """Make another device a member, as a pairing would."""

@@ -93,6 +93,11 @@ class Villain:
         self._seq = 0
         self._gives: dict[bytes, bytes] = {}
         self._news = Bell()
+        self._listening: asyncio.Task[None]
+        self.listen()
+
+    def listen(self) -> None:
+        """Read what comes; that is what a villain begins with."""
         self._listening = asyncio.create_task(self._listen())
 
     # ------------------------------------------------------------------ speaking
