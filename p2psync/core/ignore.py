@@ -5,58 +5,59 @@ can be taken back in, so a scan need not descend into one. Where git quietly dro
 cannot understand, we refuse the whole file: who wrote the rule wanted something ignored.
 `*` and `?` stand for characters, not bytes; a byte that is not UTF-8 counts as one character.
 
-Rules arrive from peers, so a rule must not be able to stall a scan. pathspec was tried and
-dropped: its backtracking regular expressions need minutes for one name and the rule
-`*a*a*a*a*a*a*b`. Here a star commits to the first place where what follows it fits, which
-loses no match and never goes back (`docs/decisions/0003-ignore-rules.md`).
+pathspec reads the rules and RE2 matches them, in linear time and bounded memory: rules arrive
+from peers, and a backtracking engine needs minutes for one name and the rule `*a*a*a*a*ab`.
+What pathspec reads otherwise than git is put to it in words both read alike
+(`docs/decisions/0003-ignore-rules.md`).
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
-from typing import Final, NamedTuple
+from itertools import chain
+from typing import Final
 
+import re2  # type: ignore[import-untyped]
 from blake3 import blake3
+from pathspec import PathSpec
+from pathspec.pattern import RegexPattern
+from pathspec.patterns.gitignore.spec import GitIgnoreSpecPattern
 
 RULES_BYTES: Final = 1024 * 1024
 OWN_DIRECTORY: Final = b".p2psync"
+_RULES: Final = 10_000
+_RULE_LENGTH: Final = 4096
+_WILDCARDS: Final = 4096
+"""How many stars, question marks and brackets: each can cost 30 ns per byte of a path."""
 _CACHED_DIRECTORIES: Final = 10_000
+_TOO_MANY: Final = "the rules are too many or too long to be matched in bounded time and memory"
+
+_END: Final = "\0"
+"""Ends the last name in rules and in paths, where no name can hold it.
+
+pathspec lets a rule match whatever is below what it names, and so lets `!a/` take back `a/b`
+which another rule ignores. To git a rule is about the path itself.
+"""
+
+_OPTIONS: Final = re2.Options()
+_OPTIONS.log_errors = False  # they are raised as well
+
+_NOT_UTF8: Final = dict.fromkeys(range(0xDC80, 0xDD00), "\N{REPLACEMENT CHARACTER}")
 
 _CLASSES: Final = {
     "alnum": "a-zA-Z0-9",
     "alpha": "a-zA-Z",
     "blank": " \\t",
-    "cntrl": "\\x00-\\x1f\\x7f",
+    "cntrl": "\\x01-\\x1f\\x7f",
     "digit": "0-9",
-    "graph": "!-~",
+    "graph": "!-.0-~",
     "lower": "a-z",
-    "print": " -~",
-    "punct": "!-/:-@\\[-`{-~",
-    "space": "\\s",
+    "print": " -.0-~",
+    "punct": "!-.:-@\\[-`{-~",
+    "space": "\\t-\\r ",
     "upper": "A-Z",
     "xdigit": "0-9a-fA-F",
 }
-
-Fits = Callable[[str], object]
-"""Says by a true value whether one name fits one segment of a rule."""
-
-
-class _Rule(NamedTuple):
-    """One line of an ignore file.
-
-    segments: what fits the path's names one by one; None, written `**`, is any number of names.
-    floating: the only segment is for the last name, at any depth.
-    depth: how many names a path must have to match; None: that does not matter.
-    glob: that segment's text, for the quick look at names.
-    """
-
-    ignores: bool
-    directories_only: bool
-    segments: list[Fits | None]
-    floating: bool
-    depth: int | None
-    glob: _Glob | None
 
 
 class Rules:
@@ -65,16 +66,17 @@ class Rules:
     digest: 32 bytes that change when the rules do; comments and blank lines are no rules.
     """
 
-    def __init__(self, rules: list[_Rule], digest: bytes) -> None:
+    def __init__(self, rules: list[RegexPattern], digest: bytes) -> None:
+        """Take rules in their order.
+
+        Raises:
+            ValueError: together they are too many to be matched in bounded memory.
+        """
         self.digest = digest
-        self._rules = rules[::-1]  # the last one that matches decides
-        self._anchored = [rule for rule in self._rules if not rule.floating]
-        globs = [rule.glob for rule in self._rules if rule.glob]
-        self._names = frozenset(glob.name for glob in globs if glob.name is not None)
-        self._suffixes = tuple(glob.suffix for glob in globs if glob.suffix is not None)
-        self._others = [
-            glob.fits for glob in globs if glob.name is None and glob.suffix is None
-        ]
+        try:
+            self._rules = PathSpec(rules, backend="re2") if rules else None
+        except re2.error as error:
+            raise ValueError(_TOO_MANY) from error
         self._directories: dict[bytes, bool] = {b"": False}
 
     @classmethod
@@ -87,14 +89,18 @@ class Rules:
         """
         if len(text) > RULES_BYTES:
             raise ValueError(f"the rules are longer than {RULES_BYTES} bytes")
-        rules: list[_Rule] = []
+        rules: list[RegexPattern] = []
         hasher = blake3()
+        wildcards = 0
         for number, raw in enumerate(text.removeprefix(b"\xef\xbb\xbf").split(b"\n"), 1):
             try:
                 line = _stripped(raw.removesuffix(b"\r").decode())
                 if line and not line.startswith("#"):
                     rules.append(_rule(line))
                     hasher.update(line.encode() + b"\n")
+                    wildcards += sum(map(line.count, "*?["))
+                if len(rules) > _RULES or wildcards > _WILDCARDS:
+                    raise ValueError(_TOO_MANY)
             except ValueError as error:
                 reason = "is not UTF-8" if isinstance(error, UnicodeError) else str(error)
                 raise ValueError(f"line {number}: {reason}") from error
@@ -109,49 +115,36 @@ class Rules:
         """
         if path in (b"", OWN_DIRECTORY) or path.startswith(OWN_DIRECTORY + b"/"):
             return path != b""
-        if not self._rules:
+        if self._rules is None:
             return False
         directory = path.rpartition(b"/")[0]
-        if self._ignored_directory(directory):
+        if self._ignored_directory(self._rules, directory):
             return True
         if is_directory is None:
-            return self._decide(path, False) or self._decide(path, True)
-        return self._decide(path, is_directory)
+            return _decide(self._rules, path, False) or _decide(self._rules, path, True)
+        return _decide(self._rules, path, is_directory)
 
-    def _ignored_directory(self, directory: bytes) -> bool:
+    def _ignored_directory(self, rules: PathSpec[RegexPattern], directory: bytes) -> bool:
         """Say whether a directory or one above it is ignored; remembered for its children."""
         unknown: list[bytes] = []
         while (answer := self._directories.get(directory)) is None:
             unknown.append(directory)
             directory = directory.rpartition(b"/")[0]
         for below in reversed(unknown):
-            answer = answer or self._decide(below, True)
+            answer = answer or _decide(rules, below, True)
             if len(self._directories) >= _CACHED_DIRECTORIES:
                 self._directories = {b"": False}
             self._directories[below] = answer
         return answer
 
-    def _decide(self, path: bytes, is_directory: bool) -> bool:
-        """Apply the rules to the path alone, as if nothing above it were ignored."""
-        names = path.decode(errors="surrogateescape").split("/")
-        # Rejected at once: what no rule about names alone can match, which is nearly all.
-        rules = self._rules if self._may_float(names[-1]) else self._anchored
-        for rule in rules:
-            if rule.directories_only and not is_directory:
-                continue
-            if rule.depth not in (None, len(names)):
-                continue
-            if _fit(rule.segments, names[-1:] if rule.floating else names):
-                return rule.ignores
-        return False
 
-    def _may_float(self, name: str) -> bool:
-        """Say whether some rule about names alone matches, whatever comes of it."""
-        return (
-            name in self._names
-            or name.endswith(self._suffixes)
-            or any(fits(name) for fits in self._others)
-        )
+def _decide(rules: PathSpec[RegexPattern], path: bytes, is_directory: bool) -> bool:
+    """Apply the rules to the path alone, as if nothing above it were ignored."""
+    try:
+        text = path.decode()
+    except UnicodeDecodeError:
+        text = path.decode(errors="surrogateescape").translate(_NOT_UTF8)
+    return rules.match_file(text + (_END + "/" if is_directory else _END), ())
 
 
 def _stripped(line: str) -> str:
@@ -161,115 +154,53 @@ def _stripped(line: str) -> str:
     return bare + " " if backslashes % 2 and bare != line else bare
 
 
-def _rule(line: str) -> _Rule:
+def _rule(line: str) -> RegexPattern:
+    """Read one rule as git does; raise ValueError if it can match nothing."""
+    if len(line) > _RULE_LENGTH:
+        raise ValueError(f"the rule is longer than {_RULE_LENGTH} characters")
     ignores = not line.startswith("!")
     body = line if ignores else line[1:]
-    directories_only = body.endswith("/")
-    body = body.removesuffix("/")
-    floating = "/" not in body
-    names = body.removeprefix("/").split("/")
-    if any(name in ("", ".", "..") for name in names):
+    names = body.removeprefix("/").removesuffix("/").split("/")
+    if _END in line or any(name in ("", ".", "..") for name in names):
         raise ValueError(f"the rule {line!r} can match nothing")
-    if len(names) == 2 and names[0] == "**":
-        names, floating = names[1:], True  # `**/a` is just `a`
-    if names[-1] == "**":
-        names.append("*")  # `a/**` is everything inside a, not a itself
-    if floating:
-        names = names[-1:]
-    globs = [None if name == "**" else _Glob(name) for name in names]
-    segments: list[Fits | None] = [glob.fits if glob else None for glob in globs]
-    depth = None if floating or None in segments else len(segments)
-    glob = globs[0] if floating else None
-    return _Rule(ignores, directories_only, segments, floating, depth, glob)
+    classes: list[str] = []
+    globs = [_without_brackets(name, classes) for name in names]
+    if globs[-1] == "**":
+        globs.append("*")  # `a/**` is everything inside a, not a itself
+    start = "/" if body.startswith("/") else ""
+    regex, _ = GitIgnoreSpecPattern.pattern_to_regex(start + "/".join(globs) + _END)
+    assert regex is not None
+    *texts, _or_below = regex.split(_END)
+    end = r"\x00/" if body.endswith("/") else r"\x00"
+    filled = "".join(chain.from_iterable(zip(texts, [*classes, end], strict=True)))
+    try:
+        return RegexPattern(re2.compile(f"(?s){filled}", _OPTIONS), ignores)
+    except re2.error as error:
+        raise ValueError(f"the rule {line!r} is not understood: {error}") from error
 
 
-def _fit(segments: Sequence[Fits | None], names: Sequence[str]) -> bool:
-    """Say whether the names fit the segments, all of both.
+def _without_brackets(name: str, classes: list[str]) -> str:
+    """Put `_END` where brackets stand, and append what they mean to `classes`.
 
-    A `**` commits to the first place where the segments up to the next `**` fit: going back to
-    it later could only start them further down, where the same names are still to come.
+    pathspec lets a negated bracket match a slash, and takes neither `[:alpha:]` nor a backslash
+    inside brackets for what they are.
     """
-    at = seen = 0
-    star = -1
-    retry = 0
-    while seen < len(names):
-        if at < len(segments) and (fits := segments[at]) is None:
-            star, retry = at, seen
-            at += 1
-        elif at < len(segments) and fits and fits(names[seen]):
-            at += 1
-            seen += 1
-        elif star >= 0:
-            retry += 1
-            at, seen = star + 1, retry
-        else:
-            return False
-    return all(segment is None for segment in segments[at:])
-
-
-class _Glob:
-    """One component of a rule, as runs of characters with stars between them.
-
-    name: the only name it fits; suffix: what names must end with to fit; both None for others.
-    """
-
-    def __init__(self, text: str) -> None:
-        """Read the text between two slashes; raise ValueError if it can match nothing."""
-        runs: list[list[str]] = [[]]
-        plain = ""
-        simple = True
-        for piece, literal in _pieces(text):
-            if piece == "*" and not literal:
-                if runs[-1] or len(runs) == 1:  # `**` in a name means no more than `*`
-                    runs.append([])
-                continue
-            runs[-1].append(re.escape(piece) if literal else piece)
-            plain += piece
-            simple = simple and literal
-        self.name = plain if simple and len(runs) == 1 else None
-        self.suffix = plain if simple and len(runs) == 2 and not runs[0] else None
-        self._runs = [re.compile("".join(run), re.DOTALL) for run in runs]
-        self._last_length = len(runs[-1])
-        self._shortest = sum(map(len, runs))
-
-    def fits(self, name: str) -> bool:
-        """Say whether the whole name fits; each run looks at each character at most once."""
-        if self.name is not None:
-            return name == self.name
-        if self.suffix is not None:
-            return name.endswith(self.suffix)
-        if len(name) < self._shortest:
-            return False
-        if len(self._runs) == 1:
-            return self._runs[0].fullmatch(name) is not None
-        first, *middle, last = self._runs
-        end = len(name) - self._last_length
-        found = first.match(name)
-        for run in middle:
-            if found is None:
-                return False
-            found = run.search(name, found.end(), end)
-        return found is not None and found.end() <= end and last.match(name, end) is not None
-
-
-def _pieces(text: str) -> Iterator[tuple[str, bool]]:
-    """Split a glob into single characters (literal) and expressions for one, or a star."""
+    if len(name) > 1 and not name.strip("*"):
+        return "**"  # git takes `***` for that
+    kept = ""
     at = 0
-    while at < len(text):
-        character = text[at]
-        at += 1
-        if character == "\\":
-            if at == len(text):
-                raise ValueError("a backslash at the end escapes nothing")
-            yield text[at], True
-            at += 1
-        elif character == "[":
-            expression, at = _bracket(text, at)
-            yield expression, False
-        elif character in "*?":
-            yield "." if character == "?" else "*", False
-        else:
-            yield character, True
+    while at < len(name):
+        if name[at] == "[":
+            expression, at = _bracket(name, at + 1)
+            classes.append(expression)
+            kept += _END
+            continue
+        length = 2 if name[at] == "\\" else 1
+        if at + length > len(name):
+            raise ValueError("a backslash at the end escapes nothing")
+        kept += name[at : at + length]
+        at += length
+    return kept
 
 
 def _bracket(text: str, at: int) -> tuple[str, int]:
@@ -293,8 +224,10 @@ def _bracket(text: str, at: int) -> tuple[str, int]:
             high, at = _member(text, at + 1)
         if low > high:
             raise ValueError(f"the range {low}-{high} is empty")
-        items += f"{re.escape(low)}-{re.escape(high)}"
-    return f"[{'^' if negated else ''}{items}]", at + 1
+        items += _range(low, "." if low < "/" < high else high)
+        if low < "/" < high:
+            items += _range("0", high)
+    return f"[{'^/' if negated else ''}{items}]", at + 1
 
 
 def _member(text: str, at: int) -> tuple[str, int]:
@@ -304,6 +237,10 @@ def _member(text: str, at: int) -> tuple[str, int]:
     if at >= len(text):
         raise ValueError("a bracket is opened and not closed")
     return text[at], at + 1
+
+
+def _range(low: str, high: str) -> str:
+    return f"{re.escape(low)}-{re.escape(high)}"
 
 
 NOTHING: Final = Rules.parse(b"")
