@@ -210,14 +210,14 @@ class Peer:
         if current is None or current.over:
             return True
         if hello.instance != self._instance:
-            if await self._answers(current):
+            if await self._answers(current, CLONE_PING_S):
                 self._cloned(self.device)
                 for conversation in (current, new):
                     conversation.close(CLONE)
                 return False
         elif rank(new) > rank(current):
             # a worse way, tried because the better one was slow: it stays only if that is dead
-            if await self._answers(current):
+            if await self._answers(current, CLONE_PING_S):
                 new.close("there is a better channel")
                 return False
         elif self._crossed(current, new):
@@ -242,7 +242,7 @@ class Peer:
             self._proving = False
 
     @staticmethod
-    async def _answers(conversation: Conversation, within_s: float = CLONE_PING_S) -> bool:
+    async def _answers(conversation: Conversation, within_s: float) -> bool:
         try:
             async with asyncio.timeout(within_s):
                 await conversation.ping()
