@@ -100,6 +100,17 @@ class Applier:
             or self._index.history_with_content(content)
         )
 
+    def as_known(self, path: bytes) -> bool:
+        """Say whether what stands at a path is what its row says: then it may be displaced."""
+        row = self._index.rows([path]).get(path)
+        try:
+            seen = self._root.look(path)
+        except OSError:
+            return False
+        if row is None or seen is None:
+            return row is None and seen is None
+        return row.signature is None or seen == row.signature
+
     def reuse_chunks(self, partial: Partial, missing: list[Chunk]) -> list[Chunk]:
         """Copy into a partial file the chunks that files here hold; return what is left."""
         known = self._index.chunk_sources([chunk[2] for chunk in missing])

@@ -188,6 +188,10 @@ class Exchange:
         """Send everything again, as a full listing: the digests differ (design 4.9)."""
         self._full, self._at, self._in_batch = True, 0, True
 
+    def speak_up(self) -> None:
+        """Send a mark even without news: what was refused may be asked for again."""
+        self._marked = False
+
     def next_messages(self) -> list[Message]:
         """Return a page, a mark, both or nothing.
 

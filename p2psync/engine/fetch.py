@@ -12,10 +12,12 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Collection, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from blake3 import blake3
 
+from p2psync.core import paths
 from p2psync.core.entry import Kind
 from p2psync.core.index import Want
 from p2psync.engine.apply import Applied
@@ -34,6 +36,8 @@ PACKS_AT_ONCE = 4  # of one peer
 PACK_FILES = 1_000
 LARGE_AT_ONCE = 2  # first asked of one peer
 RETRY_S = 30.0
+AGAIN_S = 0.2  # after which a place that was not as its row said is tried again, at first
+ASK_AGAIN_S = 480.0  # at the latest, for what all connected peers said they lack
 
 
 @dataclass
@@ -44,6 +48,20 @@ class Chosen:
     small: dict[bytes, int] = field(default_factory=dict)
     large: dict[bytes, int] = field(default_factory=dict)
     paths: dict[bytes, dict[bytes, Want]] = field(default_factory=dict)
+    obstructed: list[bytes] = field(default_factory=list)
+
+    @property
+    def count(self) -> int:
+        """Return how many paths were chosen."""
+        return len(self.now) + sum(map(len, self.paths.values()))
+
+
+@dataclass(frozen=True)
+class Pause:
+    """Until when a path is left alone, by the monotonic clock, and how long that is."""
+
+    until: float
+    length_s: float
 
 
 class Fetcher:
@@ -54,7 +72,12 @@ class Fetcher:
         self.wake = asyncio.Event()
         self._in_flight: set[bytes] = set()
         self._packs: set[asyncio.Task[None]] = set()
-        self._retry_at: dict[bytes, float] = {}
+        self.idle = True
+        """Nothing can be done now about what is needed, if anything is."""
+
+        self._pauses: dict[bytes, Pause] = {}
+        self._ask_again_s = RETRY_S
+        self._ask_again_at: float | None = None
         self._large = LargeFetcher(replica, self._source)
 
     async def run(self) -> None:
@@ -62,37 +85,57 @@ class Fetcher:
         async with asyncio.TaskGroup() as group:
             while True:
                 self.wake.clear()
+                self._forgive()
                 busy = self._replica.may_apply and await self._round(group)
                 if not busy:
                     await self._rest()
 
     async def _rest(self) -> None:
-        soonest = min(self._retry_at.values(), default=None)
-        timeout = None if soonest is None else max(0.05, soonest - time.monotonic())
-        try:
+        now = time.monotonic()
+        ends = [pause.until for pause in self._pauses.values() if pause.until > now]
+        if self._ask_again_at is not None:
+            ends.append(self._ask_again_at)
+        timeout = max(0.05, min(ends) - now) if ends else None
+        self.idle = not self._in_flight
+        with suppress(TimeoutError):
             async with asyncio.timeout(timeout):
                 await self.wake.wait()
-        except TimeoutError:
-            now = time.monotonic()
-            self._retry_at = {p: at for p, at in self._retry_at.items() if at > now}
+        self.idle = False
 
-    def retry_soon(self, paths: Iterable[bytes]) -> None:
+    def _forgive(self) -> None:
+        """Ask again, now and then, for what a peer could not give: its trouble may be over."""
+        now = time.monotonic()
+        self._pauses = {
+            path: pause for path, pause in self._pauses.items() if pause.until + RETRY_S > now
+        }
+        if not any(link.gone for link in self._replica.links):
+            self._ask_again_at = None
+        elif self._ask_again_at is None:
+            self._ask_again_at = now + self._ask_again_s
+        elif now >= self._ask_again_at:
+            for link in self._replica.links:
+                link.gone.clear()
+            self._ask_again_s = min(2 * self._ask_again_s, ASK_AGAIN_S)
+            self._ask_again_at = None
+
+    def retry_soon(self, tried: Iterable[bytes]) -> None:
         """The cause of these paths' trouble may be gone."""
-        for path in paths:
-            self._retry_at.pop(path, None)
+        for path in tried:
+            self._pauses.pop(path, None)
         self.wake.set()
 
     # ------------------------------------------------------------------ one round
 
     async def _round(self, group: asyncio.TaskGroup) -> bool:
         """Apply what is at hand, start fetching what is not; False: nothing to do now."""
-        chosen = await self._replica.worker(self._choose)
+        chosen = await self._replica.worker(self._choose, self._paused(), self._unavailable())
+        if chosen.obstructed:
+            self.took(Applied(rescan=chosen.obstructed))
         if chosen.now:
             applied = await self._replica.apply(chosen.now, {}, {})
-            self.took(applied)
-            if applied.done:
-                return True
-        # what was not done waits for a content that is still elsewhere (a loser for its winner)
+            self.took(applied, chosen.now)
+            if applied.done or applied.problems or applied.rescan:
+                return True  # what is below a path in trouble is not to be fetched now
         started = self._start_packs(group, chosen) + self._start_large(group, chosen)
         if not started and not self._packs:
             return False
@@ -108,42 +151,86 @@ class Fetcher:
         finally:
             news.cancel()
 
-    def _choose(self) -> Chosen:
-        """Look at the needs, smallest first; in the worker thread."""
-        replica = self._replica
-        excluded = len(self._retry_at) + len(self._in_flight) + self._unavailable()
-        chosen = Chosen()
-        for path, want in replica.stock.index.needed(
-            limit=WINDOW + excluded, smallest_first=True
-        ):
-            if path in self._retry_at:
-                continue
-            place = want.place
-            if place is None or place.kind is not Kind.FILE:
-                chosen.now[path] = want
-                continue
-            content = place.content
-            if content in self._in_flight:
-                continue
-            if replica.stock.applier.at_hand(content):
-                chosen.now[path] = want
-            else:
-                kind = chosen.small if place.size <= limits.SMALL_FILE else chosen.large
-                kind[content] = place.size
-                chosen.paths.setdefault(content, {})[path] = want
+    def _choose(self, paused: set[bytes], gone: Collection[bytes]) -> Chosen:
+        """Look at the needs, smallest first; in the worker thread.
+
+        What cannot be had or placed now does not count, however much of it there is.
+        """
+        chosen, after = Chosen(), None
+        while chosen.count < WINDOW:
+            needed = self._replica.stock.index.needed(
+                limit=WINDOW, after=after, smallest_first=True
+            )
+            for path, want in needed:
+                # what is to go does not wait for what is around it
+                waits = path in paused if want.place is None else _below_any(path, paused)
+                if not waits:
+                    self._consider(chosen, path, want, gone)
+            if len(needed) < WINDOW:
+                break
+            after = needed[-1][0]
         return chosen
 
-    def _unavailable(self) -> int:
-        return max((len(link.gone) for link in self._replica.links), default=0)
+    def _consider(
+        self, chosen: Chosen, path: bytes, want: Want, gone: Collection[bytes]
+    ) -> None:
+        place, applier = want.place, self._replica.stock.applier
+        if place is None or place.kind is not Kind.FILE:
+            chosen.now[path] = want
+            return
+        content = place.content
+        if content in self._in_flight:
+            return
+        if applier.at_hand(content):
+            chosen.now[path] = want
+        elif path in self._pauses and not applier.as_known(path):
+            chosen.obstructed.append(path)
+        elif content not in gone:
+            kind = chosen.small if place.size <= limits.SMALL_FILE else chosen.large
+            kind[content] = place.size
+            chosen.paths.setdefault(content, {})[path] = want
 
-    def took(self, applied: Applied) -> None:
-        """Note what a batch could not do, and when to try again."""
-        later = time.monotonic() + RETRY_S
-        for problem in applied.problems:
-            self._retry_at[problem.path] = later
-        for path in applied.rescan:
-            self._retry_at[path] = time.monotonic() + 0.2
+    def _paused(self) -> set[bytes]:
+        now = time.monotonic()
+        return {path for path, pause in self._pauses.items() if pause.until > now}
+
+    def _unavailable(self) -> Collection[bytes]:
+        """Return the contents that every connected peer said it lacks."""
+        gone = [set(link.gone) for link in list(self._replica.links)]
+        return set.intersection(*gone) if gone else ()
+
+    def took(self, applied: Applied, tried: Iterable[bytes] = ()) -> None:
+        """Note what a batch could not do, and when to try again.
+
+        tried: the paths it was to apply. Those it left out build on something in trouble.
+        """
+        troubled = {problem.path for problem in applied.problems}
+        for path in troubled:
+            self._pause(path, RETRY_S)
+        for path in {*applied.rescan, *tried}.difference(applied.done, troubled):
+            self._pause(path, AGAIN_S)
+        self._release(applied.done)
         self._replica.took(applied)
+
+    def _pause(self, path: bytes, at_least_s: float) -> None:
+        earlier = self._pauses.get(path)
+        twice = 2 * earlier.length_s if earlier else 0.0
+        length_s = min(RETRY_S, max(at_least_s, twice))
+        self._pauses[path] = Pause(time.monotonic() + length_s, length_s)
+
+    def _release(self, done: Collection[bytes]) -> None:
+        """What waited for a directory around it or a child of it need not wait any more."""
+        if not done:
+            return
+        self._ask_again_s = RETRY_S
+        for path in done:
+            self._pauses.pop(path, None)
+        if self._pauses:
+            placed = set(done)
+            above = {directory for path in done for directory in paths.ancestors(path)}
+            for path in list(self._pauses):
+                if path in above or _below_any(path, placed):
+                    del self._pauses[path]
 
     def _source(
         self, content: bytes, fits: Callable[[Link], bool] = lambda link: True
@@ -217,7 +304,7 @@ class Fetcher:
     ) -> None:
         batch = {path: want for content in data for path, want in wants[content].items()}
         if batch:
-            self.took(await self._replica.apply(batch, data, {}))
+            self.took(await self._replica.apply(batch, data, {}), batch)
         self._in_flight.difference_update(data)
 
     # ------------------------------------------------------------------ large files
@@ -241,7 +328,7 @@ class Fetcher:
         try:
             applied = await self._large.fetch(first, content, size, wants)
             if applied is not None:
-                self.took(applied)
+                self.took(applied, wants)
                 if content in applied.false:
                     self.retry_soon(wants)
         except ChannelClosedError:
@@ -253,6 +340,10 @@ class Fetcher:
             first.larges -= 1
             self._in_flight.discard(content)
             self.wake.set()
+
+
+def _below_any(path: bytes, among: Collection[bytes]) -> bool:
+    return path in among or any(above in among for above in paths.ancestors(path))
 
 
 def true_files(answer: Files, wanted: Collection[bytes]) -> dict[bytes, bytes]:

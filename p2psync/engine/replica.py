@@ -25,13 +25,13 @@ from pathlib import Path
 from p2psync.core import paths, vector
 from p2psync.core.ids import FolderId
 from p2psync.core.index import Want
-from p2psync.core.problem import Problem
 from p2psync.engine.apply import Applied
 from p2psync.engine.conversation import Conversation
 from p2psync.engine.events import FolderStatus, State
 from p2psync.engine.exchange import Exchange
 from p2psync.engine.fetch import Fetcher
 from p2psync.engine.link import Link
+from p2psync.engine.problems import Problems
 from p2psync.engine.provide import Provider
 from p2psync.engine.scanning import Found, told_something
 from p2psync.engine.signal import Bell
@@ -92,7 +92,7 @@ class Replica:
         self.changed = Bell()
         self.trouble = "the agent has just started"  # with the root or its rules, in words
         self.clash = ""  # one key is in use on two devices
-        self.problems: dict[bytes, Problem] = {}
+        self.problems = Problems()
         self.provided_bytes = 0
         self.messages = 0
         self.worker = Worker(f"replica-{record.name}")
@@ -161,6 +161,9 @@ class Replica:
             return
         self._provider = Provider(self.stock.index, self.stock.root, self.worker)
         self._release()
+        for link in list(self.links):
+            await self.worker(link.exchange.speak_up)
+            link.wake.set()
 
     @property
     def held(self) -> str:
@@ -216,7 +219,9 @@ class Replica:
         data: Mapping[bytes, bytes],
         large: Mapping[bytes, Partial],
     ) -> Applied:
-        """Apply one batch in the worker thread."""
+        """Apply one batch in the worker thread; nothing while that may not be."""
+        if not self.may_apply:
+            return Applied()
         try:
             return await self.worker(self.stock.applier.apply, wants, data, large)
         except RootTrouble as trouble:
@@ -225,10 +230,7 @@ class Replica:
 
     def took(self, applied: Applied) -> None:
         """Note the outcome of a batch."""
-        for problem in applied.problems:
-            self.problems[problem.path] = problem
-        for path in applied.done:
-            self.problems.pop(path, None)
+        self.problems.took(applied)
         if applied.rescan:
             self.survey.soon({paths.parent(path) for path in applied.rescan})
         if RULES_NAME in applied.done:
@@ -251,11 +253,7 @@ class Replica:
 
     def note(self, found: Found) -> None:
         """Keep what a unit of scanning found out."""
-        for path, problem in found.problems.items():
-            if problem is None:
-                self.problems.pop(path, None)
-            else:
-                self.problems[path] = problem
+        self.problems.note(found)
 
     async def _watch(self) -> None:
         async for hint in Watcher(self.record.root).hints(self._stopping):
@@ -406,6 +404,7 @@ class Replica:
             if self.stock.received:  # a large file is under way: peers and people want to know
                 self._wake_links()
                 self.changed.ring()
+            await self._forget_problems()
             await self.worker(self.stock.collect, self._members())
             if time.monotonic() >= self._prune_at:
                 self._prune_at = time.monotonic() + PRUNE_S
@@ -415,6 +414,12 @@ class Replica:
     async def _try_again(self) -> None:
         """The cause of the hold may be gone: open the root anew."""
         await self._open_root()
+
+    async def _forget_problems(self) -> None:
+        """What could not be applied may be wanted no longer."""
+        met = self.problems.met()
+        if met and self.problems.keep(await self.worker(self.stock.index.still_needed, met)):
+            self.changed.ring()
 
     async def _compare_digests(self) -> None:
         now = time.monotonic()
@@ -439,7 +444,7 @@ class Replica:
                 return  # listed just now; nobody compares as often
             link.relisted_at = now
             logger.error("entries differ from a peer's though both know the same: relisting")
-            link.exchange.relist()
+            await self.worker(link.exchange.relist)
             link.wake.set()
 
     # ------------------------------------------------------------------ what others see
@@ -487,7 +492,7 @@ class Replica:
         conflicts: tuple[bytes, ...] = (),
     ) -> FolderStatus:
         record = self.record
-        problems = tuple(self.problems.values())
+        problems = self.problems.all()
         return FolderStatus(
             record.root,
             FolderId(self.folder),
@@ -508,7 +513,8 @@ class Replica:
             return State.WAITING
         if self.survey.first or self.stock.safe:
             return State.SCANNING
-        if need > len(self.problems) and self.links:
+        waits_for_people = self.fetcher.idle and len(self.problems) > 0
+        if need and self.links and not waits_for_people:
             return State.SYNCING
         if self.problems:
             return State.BLOCKED

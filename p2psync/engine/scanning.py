@@ -8,7 +8,7 @@ a move never looks like a loss; one bad path never stops the others.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 
@@ -29,17 +29,39 @@ UNIT_PATHS = 512
 UNIT_BYTES = 32 * 1024 * 1024
 
 
+@dataclass(frozen=True)
+class Over:
+    """A scan is over: what it looked at, and where it saw problems.
+
+    listed: the directories that were listed to their end; None: everything there is. gone:
+    what is certainly not there any more.
+    """
+
+    reported: Collection[bytes]
+    listed: Collection[bytes] | None
+    gone: Collection[bytes]
+
+    def looked_at(self, path: bytes) -> bool:
+        """Say whether a problem with this path would have been seen."""
+        if self.listed is None or path in self.listed or paths.parent(path) in self.listed:
+            return True
+        return any(above in self.gone for above in paths.ancestors(path))
+
+
 @dataclass
 class Found:
     """What one unit of a scan found.
 
     changed: the index changed. again: directories to look at again soon, because a file was
     still being written. problems: by path; None says that an earlier problem is gone.
+    gone: what has a row no more. over: set by the last unit.
     """
 
     changed: bool = False
     again: set[bytes] = field(default_factory=set)
     problems: dict[bytes, Problem | None] = field(default_factory=dict)
+    gone: list[bytes] = field(default_factory=list)
+    over: Over | None = None
 
 
 class Scanner:
@@ -52,11 +74,12 @@ class Scanner:
 
     def tree(self, start: bytes, rules: Rules) -> Iterator[Found]:
         """Scan a directory and everything below it; b"" is the root."""
-        return self._run(scan_tree(self._root, start, self._index.children, rules))
+        parts = scan_tree(self._root, start, self._index.children, rules)
+        return self._run(parts, whole=not start)
 
     def directories(self, directories: Iterable[bytes], rules: Rules) -> Iterator[Found]:
         """Scan single directories, and whole those below them that are not known yet."""
-        return self._run(self._each(directories, rules))
+        return self._run(self._each(directories, rules), whole=False)
 
     def _each(self, directories: Iterable[bytes], rules: Rules) -> Iterator[DirectoryScan]:
         for directory in directories:
@@ -78,7 +101,18 @@ class Scanner:
         if pending:
             yield self._look(pending)
 
-    def _run(self, parts: Iterator[DirectoryScan]) -> Iterator[Found]:
+    def _run(self, parts: Iterator[DirectoryScan], *, whole: bool) -> Iterator[Found]:
+        """Take in what the parts say; the last unit only says what there was."""
+        listed: set[bytes] = set()
+        reported: set[bytes] = set()
+        gone: set[bytes] = set()
+        for found in self._units(_noting(parts, listed)):
+            reported.update(path for path, problem in found.problems.items() if problem)
+            gone.update(found.gone)
+            yield found
+        yield Found(over=Over(reported, None if whole else listed, gone))
+
+    def _units(self, parts: Iterator[DirectoryScan]) -> Iterator[Found]:
         pending: list[bytes] = []
         missing: list[bytes] = []
         problems: dict[bytes, Problem | None] = {}
@@ -139,7 +173,8 @@ class Scanner:
         suspects = [
             path for path in dict.fromkeys([*missing, *vanished]) if path not in observed
         ]
-        observed.update(dict.fromkeys(self._confirmed(suspects)))
+        found.gone = self._confirmed(suspects)
+        observed.update(dict.fromkeys(found.gone))
         if observed:
             found.changed = self._write(observed)
         return found
@@ -174,6 +209,14 @@ class Scanner:
             if manifests:
                 self._index.put_manifests(manifests)
         return told_something(changes)
+
+
+def _noting(parts: Iterable[DirectoryScan], listed: set[bytes]) -> Iterator[DirectoryScan]:
+    """Pass the parts on; note which directories were listed to their end."""
+    for part in parts:
+        if part.complete:
+            listed.add(part.directory)
+        yield part
 
 
 def told_something(changes: Changes) -> bool:

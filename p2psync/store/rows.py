@@ -149,6 +149,11 @@ class RowsPart(FactsPart):
             )
         return [(path, Want(self._place(path, place))) for path, place in found]
 
+    def still_needed(self, paths: Iterable[bytes]) -> set[bytes]:
+        """Return those of the paths that are needed."""
+        found = self._db.all_in("SELECT path FROM needed WHERE path IN (?*)", paths)
+        return {path for (path,) in found}
+
     def _place(self, path: bytes, body: bytes | None) -> Place | None:
         if body is None:
             return None

@@ -1,0 +1,83 @@
+"""Isolation: what is blocked stops nothing else, is tried at a pace and clears itself."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+
+import pytest
+
+from p2psync.engine.events import State
+from tests.support.replicas import PATIENCE_S, Site, cluster
+
+
+async def until(site: Site, *states: State) -> None:
+    """Wait until a site is in one of these states."""
+    async with asyncio.timeout(PATIENCE_S):
+        while (await site.replica.status()).state not in states:
+            await site.replica.changed.wait(0.1)
+
+
+@pytest.mark.parametrize("blocked", ["d", "d/f"], ids=["its directory", "the file"])
+async def test_isolation_what_cannot_be_put_in_place_is_not_fetched_again_and_again(
+    tmp_path: Path, blocked: str
+) -> None:
+    """Where something stands in the way, contents travel once or twice, not without end."""
+    async with cluster(tmp_path, "a", "b") as made:
+        a, b = made.sites["a"], made.sites["b"]
+        (b.root / blocked).parent.mkdir(exist_ok=True)
+        os.mkfifo(b.root / blocked)
+        (a.root / "d").mkdir()
+        (a.root / "d/f").write_bytes(b"x" * 1000)
+        await a.replica.survey.now()
+        await b.replica.survey.now()
+        made.join("a", "b")
+        await until(b, State.BLOCKED)
+        (a.root / "other").write_text("goes on")
+        async with asyncio.timeout(PATIENCE_S):
+            while not (b.root / "other").exists():
+                await b.replica.changed.wait(0.1)
+        await asyncio.sleep(2)
+
+        assert a.replica.provided_bytes < 6_000
+
+
+async def test_isolation_what_is_no_longer_in_the_way_is_no_problem_any_more(
+    tmp_path: Path,
+) -> None:
+    """A problem with something that is gone clears itself."""
+    async with cluster(tmp_path, "a", "b", lines="ab") as made:
+        b = made.sites["b"]
+        await made.settled()
+        os.mkfifo(b.root / "pipe")
+        await b.replica.survey.now()
+        assert (await b.replica.status()).state is State.BLOCKED
+        (b.root / "pipe").unlink()
+        await b.replica.survey.now()
+        assert (await b.replica.status()).problems == ()
+
+        await until(b, State.UP_TO_DATE)
+
+
+async def test_convergence_contents_refused_while_held_are_asked_for_again(
+    tmp_path: Path,
+) -> None:
+    """A peer whose disk is back gives what it could not give before, on the same session."""
+    async with cluster(tmp_path, "a", "b") as made:
+        a, b = made.sites["a"], made.sites["b"]
+        (a.root / "f").write_text("1")
+        await a.replica.survey.now()
+        a.root.rename(tmp_path / "unmounted")
+        await a.replica.survey.now()
+        assert a.replica.held
+        made.join("a", "b")
+        async with asyncio.timeout(PATIENCE_S):
+            while not any(link.gone for link in b.replica.links):
+                await b.replica.changed.wait(0.05)
+        (tmp_path / "unmounted").rename(a.root)
+        async with asyncio.timeout(PATIENCE_S):
+            while a.replica.held:
+                await a.replica.changed.wait(0.1)
+
+        assert await made.settled() == {"f": b"1"}
