@@ -28,6 +28,13 @@ class House(Protocol):
         """Return the peer key under which a twin knows a replica of this device."""
         ...
 
+    def check_place(self, path: bytes, folder: FolderId | None = None) -> bytes:
+        """Return the path without symlinks; raise UserError if no replica may be there.
+
+        It need not exist. folder: which it would be; None: not known yet.
+        """
+        ...
+
     def check_root(self, path: bytes) -> bytes:
         """Return the path without symlinks; raise UserError if it must not be shared."""
         ...

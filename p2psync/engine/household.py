@@ -27,10 +27,10 @@ from p2psync.engine.membership import Membership
 from p2psync.engine.network import Network
 from p2psync.engine.pairing import Pairing
 from p2psync.engine.peer import CLONE, Peer
-from p2psync.engine.refusals import check_new_root
+from p2psync.engine.refusals import check_directory, check_place
 from p2psync.engine.replica import Replica
 from p2psync.engine.signal import Bell
-from p2psync.errors import RemoteProtocolError
+from p2psync.errors import RemoteProtocolError, UserError
 from p2psync.fs.root import Root
 from p2psync.identity.keys import Identity
 from p2psync.net.channel import Channel
@@ -174,11 +174,25 @@ class Household:
         """Return the peer key under which a twin knows a replica of this device."""
         return twin_key(replica.record.replica)
 
+    def check_place(self, path: bytes, folder: FolderId | None = None) -> bytes:
+        """Return the path without symlinks; raise UserError if no replica may be there.
+
+        It need not exist. folder: which it would be; None: not known yet.
+        """
+        root = os.path.realpath(path)
+        records = [replica.record for replica in self.replicas.values()]
+        check_place(root, [one.root for one in records], os.fsencode(self._places.home))
+        if folder and any(one.root == root and one.folder != folder for one in records):
+            raise UserError(
+                f"{paths.printable(root)} is another folder that is shared already. "
+                "Choose another directory."
+            )
+        return root
+
     def check_root(self, path: bytes) -> bytes:
         """Return the path without symlinks; raise UserError if it must not be shared."""
-        root = os.path.realpath(path)
-        roots = [replica.record.root for replica in self.replicas.values()]
-        check_new_root(root, roots, os.fsencode(self._places.home))
+        root = self.check_place(path)
+        check_directory(root)
         return root
 
     def connected(self, device: DeviceId) -> str | None:

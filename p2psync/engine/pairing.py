@@ -137,6 +137,8 @@ class Pairing:
             code = parse(text)
         except ValueError as error:
             raise UserError(str(error)) from error
+        if path is not None:
+            self._check_named(path)
         local = self._offerings.get(code.slot)
         if local is not None and hmac.compare_digest(local.code.password, code.password):
             async for event in self._accept_here(local, path, directory, confirm):
@@ -192,6 +194,13 @@ class Pairing:
         yield events.Paired(device, engine.name)
         yield replica, engine.key_of(offering.replica)
 
+    def _check_named(self, path: bytes) -> None:
+        """Refuse what was named, while the code is not used up yet."""
+        if os.path.lexists(path):
+            self._engine.check_root(path)
+        else:
+            self._engine.check_place(path)
+
     async def _target(
         self,
         offer: events.Offer,
@@ -205,6 +214,7 @@ class Pairing:
             UserError: declined, or the directory cannot be used.
         """
         target = path if path is not None else default_target(offer.folder_name, directory)
+        self._engine.check_place(target, offer.folder)
         shown = paths.printable(target)
         taken = path is None and occupied(target)
         if not await confirm(replace(offer, target=target, occupied=taken)):

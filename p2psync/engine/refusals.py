@@ -9,13 +9,8 @@ from p2psync.core import paths
 from p2psync.errors import UserError
 
 
-def check_new_root(root: bytes, roots: Iterable[bytes], home: bytes) -> None:
-    """Refuse a directory as the root of a new replica.
-
-    Args:
-        root: absolute, without symlinks.
-        roots: those of the replicas there are.
-        home: the agent's home, which holds the keys.
+def check_directory(root: bytes) -> None:
+    """Refuse what is no directory, or one this user cannot sync.
 
     Raises:
         UserError: with the reason in words for a person.
@@ -26,6 +21,20 @@ def check_new_root(root: bytes, roots: Iterable[bytes], home: bytes) -> None:
         raise UserError(f"{shown} {what}. Name an existing directory.")
     if not os.access(root, os.R_OK | os.W_OK | os.X_OK):
         raise UserError(f"{shown} cannot be read and written by this user.")
+
+
+def check_place(root: bytes, roots: Iterable[bytes], home: bytes) -> None:
+    """Refuse a place where no replica may be, whether or not anything is there.
+
+    Args:
+        root: absolute, without symlinks.
+        roots: those of the replicas there are.
+        home: the agent's home, which holds the keys.
+
+    Raises:
+        UserError: with the reason in words for a person.
+    """
+    shown = paths.printable(root)
     if root == b"/" or root == own_home():
         raise UserError(f"{shown} is too much to share. Choose a directory inside it.")
     keys = os.path.realpath(home)

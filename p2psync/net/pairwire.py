@@ -77,6 +77,8 @@ class TcpLink:
     async def send(self, message: bytes) -> None:
         """Send one message."""
         _check(message)
+        if self._writer.is_closing():  # uvloop raises when written to what was reset
+            raise ChannelClosedError("connection lost")
         try:
             async with asyncio.timeout(self._idle_s):
                 self._writer.write(frame(message))
