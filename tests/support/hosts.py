@@ -98,6 +98,12 @@ class Running:
                 assert not ended, f"ended without {kind}: {self._said()}"
                 self._news.wait(min(left, 0.2))
 
+    def lines(self, kind: str) -> list[dict[str, Any]]:
+        """Return the lines of this type that came so far."""
+        with self._news:
+            said: list[dict[str, Any]] = [json.loads(text) for text in self._lines]
+        return [line for line in said if line["type"] == kind]
+
     def end(self, timeout_s: float = COMMAND_TIMEOUT_S) -> Done:
         """Wait until the command has ended."""
         try:
