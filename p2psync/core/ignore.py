@@ -167,7 +167,7 @@ def _rule(line: str) -> RegexPattern:
     globs = [_without_brackets(name, classes) for name in names]
     if globs[-1] == "**":
         globs.append("*")  # `a/**` is everything inside a, not a itself
-    start = "/" if body.startswith("/") else ""
+    start = "!/" if body.startswith("/") else "!"  # so that `#a` or `!a` is plain after it
     regex, _ = GitIgnoreSpecPattern.pattern_to_regex(start + "/".join(globs) + _END)
     assert regex is not None
     *texts, _or_below = regex.split(_END)
@@ -176,7 +176,7 @@ def _rule(line: str) -> RegexPattern:
     try:
         return RegexPattern(re2.compile(f"(?s){filled}", _OPTIONS), ignores)
     except re2.error as error:
-        raise ValueError(f"the rule {line!r} is not understood: {error}") from error
+        raise ValueError(f"the rule {line!r} is not understood") from error
 
 
 def _without_brackets(name: str, classes: list[str]) -> str:
@@ -240,6 +240,7 @@ def _member(text: str, at: int) -> tuple[str, int]:
 
 
 def _range(low: str, high: str) -> str:
+    """Write a range of characters as inside the brackets of a regular expression."""
     return f"{re.escape(low)}-{re.escape(high)}"
 
 

@@ -55,7 +55,12 @@ TABLE = [
     (r"\#x", "#x", False, True),
     (r"\!x", "!x", False, True),
     ("# a comment", "# a comment", False, False),
+    ("*\n!!a", "!a", False, False),
+    ("*\n!!a", "a", False, True),
+    ("*\n!#a", "#a", False, False),
     ("a ", "a", False, True),
+    ("a\t", "a", False, False),
+    ("a\t", "a\t", False, True),
     (r"a\ ", "a ", False, True),
     ("a\r\nb\r\n", "b", False, True),
     ("*.o\n!keep.o", "keep.o", False, False),
@@ -217,7 +222,7 @@ names = st.sampled_from(
 paths = st.lists(names, min_size=1, max_size=4).map("/".join)
 pieces = st.sampled_from(
     [
-        *("a", "b", ".b", "-", " ", "*", "?", "**", "***", "/", "/", "/", "!", "\\#"),
+        *("a", "b", ".b", "-", " ", "*", "?", "**", "***", "/", "/", "/", "!", "!", "#", "\\#"),
         *("[ab]", "[!a]", "[a-c]", "[[:punct:]]", "[\\]]", "[a\\-c]"),
     ]
 )
