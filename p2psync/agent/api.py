@@ -154,7 +154,9 @@ def _folder(folder: events.FolderStatus) -> public.FolderInfo:
         conflicts=folder.conflicts,
         problems=tuple(
             public.ProblemInfo(
-                p.path, f"{p.reason} ({p.detail})" if p.detail else str(p.reason)
+                p.path,
+                f"{p.reason} ({p.detail})" if p.detail else str(p.reason),
+                p.blocks or folder.need_files > 0,
             )
             for p in folder.problems
         ),

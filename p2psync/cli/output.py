@@ -21,6 +21,7 @@ from p2psync.errors import ExitCode
 HIDDEN: Final = {
     public.Status: ("name",),
     public.FolderInfo: ("name", "detail", "files", "size_bytes"),
+    public.ProblemInfo: ("blocks",),
     public.PeerInfo: ("need_files", "need_bytes"),
 }
 """What people are shown and the contract of `--json` does not have."""

@@ -101,8 +101,10 @@ def _folders(folders: tuple[FolderInfo, ...]) -> Iterator[str]:
     for folder in folders:
         yield f"{printable(folder.path):{width}}  {_state(folder)}"
         yield from _list("  conflict copy: ", map(printable, folder.conflicts))
-        problems = (f"{printable(p.path)}: {printable(p.reason)}" for p in folder.problems)
-        yield from _list("  blocked: ", problems)
+        for prefix, blocks in (("  blocked: ", True), ("  left out: ", False)):
+            problems = [p for p in folder.problems if p.blocks is blocks]
+            shown = (f"{printable(p.path)}: {printable(p.reason)}" for p in problems)
+            yield from _list(prefix, shown)
 
 
 def _state(folder: FolderInfo) -> str:
@@ -111,8 +113,9 @@ def _state(folder: FolderInfo) -> str:
         said += f", {count(folder.need_files, 'file')} ({size(folder.need_bytes)}) to come"
     if folder.conflicts:
         said += f", {len(folder.conflicts):,} conflict" + "s" * (len(folder.conflicts) > 1)
-    if folder.problems:
-        said += f", {len(folder.problems):,} blocked"
+    blocked = sum(problem.blocks for problem in folder.problems)
+    if blocked:
+        said += f", {blocked:,} blocked"
     if folder.detail:
         said += f": {printable(folder.detail)}"
     return f"{said}  ({count(folder.files, 'file')}, {size(folder.size_bytes)})"

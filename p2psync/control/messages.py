@@ -154,10 +154,14 @@ class State(_Message, frozen=True):
 
 
 class ProblemInfo(msgspec.Struct, frozen=True):
-    """One path that cannot be synced now, and why in words."""
+    """One path that cannot be synced now, and why in words.
+
+    blocks: False for what could never be synced and is only mentioned.
+    """
 
     path: bytes
     reason: str
+    blocks: bool = True
 
 
 class FolderInfo(msgspec.Struct, frozen=True):

@@ -32,3 +32,8 @@ class Problem(NamedTuple):
     path: bytes
     reason: Reason
     detail: str = ""
+
+    @property
+    def blocks(self) -> bool:
+        """False for what could never be synced and is only mentioned: a socket, a fifo."""
+        return self.reason is not Reason.SPECIAL

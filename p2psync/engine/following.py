@@ -66,7 +66,9 @@ def finished(status: FolderStatus) -> Finished:
     """Return how a command ends whose folder came to rest like this."""
     if status.state is State.HELD:
         return Finished(ExitCode.HELD, f"Held: {status.detail}")
-    blocked, conflicts = len(status.problems), len(status.conflicts)
+    needed = status.need_files > 0
+    blocked = sum(1 for problem in status.problems if needed or problem.blocks)
+    conflicts = len(status.conflicts)
     if blocked or conflicts:
         counts = [
             f"{count} {word}"

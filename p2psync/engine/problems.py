@@ -27,6 +27,13 @@ class Problems:
         """Return one problem of each path, ascending."""
         return tuple(problem for _, problem in sorted({**self._met, **self._seen}.items()))
 
+    def block(self, *, needed: bool) -> bool:
+        """Say whether any keeps the replica from being up to date.
+
+        needed: some path is not as wanted; then even a fifo may be what stands in its way.
+        """
+        return any(needed or problem.blocks for problem in self.all())
+
     def met(self) -> list[bytes]:
         """Return the paths of those met while applying."""
         return list(self._met)

@@ -68,6 +68,7 @@ from p2psync.store.home import FolderRecord
 logger = logging.getLogger(__name__)
 
 INBOX = 64
+NOT_OPEN = "the replica is not open"
 TEND_S = 1.0
 QUIET_S = 60.0
 DIGEST_S = 600.0
@@ -92,6 +93,7 @@ class Replica:
         self.changed = Bell()
         self.trouble = "the agent has just started"  # with the root or its rules, in words
         self.clash = ""  # one key is in use on two devices
+        self.failure = ""  # why it ended, or ended the last time before it opens, in words
         self.problems = Problems()
         self.provided_bytes = 0
         self.messages = 0
@@ -104,6 +106,7 @@ class Replica:
         self._provider: Provider | None = None
         self._inbox: asyncio.Queue[tuple[Link, Message]] = asyncio.Queue(INBOX)
         self._opened = asyncio.Event()
+        self._ended = False
         self._may_adopt = False
         self._quiet_since = time.monotonic()
         self._digest_at = 0.0
@@ -120,8 +123,7 @@ class Replica:
         try:
             await asyncio.wait({work, stop}, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            for link in list(self.links):  # first: no new work for tasks that end
-                self.detach(link)
+            self._end()  # first: no new work for tasks that end
             for task in (work, stop):
                 task.cancel()
             (outcome, _) = await asyncio.gather(work, stop, return_exceptions=True)
@@ -129,7 +131,20 @@ class Replica:
                 await self.worker(self.stock.close)
             self.worker.close()
         if isinstance(outcome, Exception):
+            self.failure = cause(outcome)
             raise outcome
+
+    def _end(self) -> None:
+        """Let go of everybody who waits for something of this replica."""
+        self._ended = True
+        self.failure = "it is not synced any more"
+        for link in list(self.links):
+            self.detach(link)
+        while not self._inbox.empty():
+            self._inbox.get_nowait()
+        self.survey.give_up()
+        self._opened.set()
+        self.changed.ring()
 
     async def _work(self) -> None:
         joining = bool(self._members())
@@ -149,8 +164,16 @@ class Replica:
         self._stopping.set()
 
     async def opened(self) -> None:
-        """Wait until the index is open and what was needed at the last end is looked at."""
+        """Wait until it `is_open`, or has ended instead.
+
+        Open: the index is, and what was needed at the last end has been looked at.
+        """
         await self._opened.wait()
+
+    @property
+    def is_open(self) -> bool:
+        """True while the index can be used."""
+        return self._opened.is_set() and not self._ended
 
     async def _open_root(self) -> None:
         try:
@@ -264,8 +287,13 @@ class Replica:
 
     @asynccontextmanager
     async def attached(self, conversation: Conversation) -> AsyncIterator[Link]:
-        """Exchange with a peer for as long as the context lasts."""
-        await self.opened()
+        """Exchange with a peer for as long as the context lasts; only while `is_open`.
+
+        Raises:
+            ChannelClosedError: the replica is about to end.
+        """
+        if not self.is_open:
+            raise ChannelClosedError(NOT_OPEN)
         exchange = Exchange(
             self.stock.index,
             self.folder,
@@ -274,7 +302,15 @@ class Replica:
             self.stock.need,
         )
         link = Link(conversation, exchange, self.worker)
-        sender = self._group.create_task(self._sender(link))
+        sending = self._sender(link)
+        try:
+            sender = self._group.create_task(sending)
+        except RuntimeError as error:  # the group is ending
+            sending.close()
+            raise ChannelClosedError(NOT_OPEN) from error
+        for earlier in list(self.links):
+            if earlier.conversation.key == conversation.key:
+                self.detach(earlier)  # what it still says must not mix with a new listing
         self.links.append(link)
         self.changed.ring()
         try:
@@ -464,17 +500,20 @@ class Replica:
     async def equal_with(self, peer: bytes) -> bool:
         """Say whether this replica and this connected peer have everything of each other."""
         links = [link for link in self.links if link.conversation.key == peer]
-        return bool(links) and await self.worker(self._equal_with, links[0])
+        return self.is_open and bool(links) and await self.worker(self._equal_with, links[0])
 
     async def in_sync(self) -> bool:
         """Say whether this device and every connected member have everything; one at least."""
         links = list(self.links)
-        return bool(links) and await self.worker(lambda: all(map(self._equal_with, links)))
+        if not links or not self.is_open:
+            return False
+        return await self.worker(lambda: all(map(self._equal_with, links)))
 
     async def status(self) -> FolderStatus:
         """Return a snapshot for `status`."""
-        if not self._opened.is_set():
-            return self._snapshot(State.SCANNING, self.held, (0, 0), (0, 0))
+        if not self.is_open:
+            state = State.HELD if self.failure else State.SCANNING
+            return self._snapshot(state, self.failure or self.held, (0, 0), (0, 0))
         return await self.worker(self._look)
 
     def _look(self) -> FolderStatus:
@@ -516,7 +555,7 @@ class Replica:
         waits_for_people = self.fetcher.idle and len(self.problems) > 0
         if need and self.links and not waits_for_people:
             return State.SYNCING
-        if self.problems:
+        if self.problems.block(needed=need > 0):
             return State.BLOCKED
         return State.WAITING if need or alone else State.UP_TO_DATE
 
@@ -528,6 +567,13 @@ class Replica:
         if self.links and need and all(link.gone for link in self.links):
             return "waiting for a device that has the missing contents"
         return ""
+
+
+def cause(error: BaseException) -> str:
+    """Return in words what failed first."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return str(error) or type(error).__name__
 
 
 def nothing(message: AskFiles | AskManifest | AskChunks) -> Message:

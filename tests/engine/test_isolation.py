@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from p2psync.engine.events import State
+from p2psync.engine.following import finished
+from p2psync.errors import ExitCode
 from tests.support.replicas import PATIENCE_S, Site, cluster
 
 
@@ -52,7 +54,10 @@ async def test_isolation_what_is_no_longer_in_the_way_is_no_problem_any_more(
         await made.settled()
         os.mkfifo(b.root / "pipe")
         await b.replica.survey.now()
-        assert (await b.replica.status()).state is State.BLOCKED
+        status = await b.replica.status()
+        assert [problem.path for problem in status.problems] == [b"pipe"]
+        assert status.state is State.UP_TO_DATE  # nobody could ever sync it
+        assert finished(status).exit_code is ExitCode.DONE
         (b.root / "pipe").unlink()
         await b.replica.survey.now()
         assert (await b.replica.status()).problems == ()
