@@ -23,6 +23,7 @@ from p2psync.protocol.messages import (
     AskChunks,
     AskFiles,
     AskManifest,
+    Attach,
     Chunks,
     Detach,
     Files,
@@ -61,6 +62,7 @@ class Dispatch:
         self.links: dict[bytes, tuple[Replica, Link]] = {}
         self._rights = rights
         self._stacks: dict[bytes, AsyncExitStack] = {}
+        self._opening: dict[Replica, asyncio.Task[None]] = {}
         self._told: dict[bytes, int] = {}
         self._attached = Bell()
         self._changed = asyncio.Event()
@@ -72,8 +74,10 @@ class Dispatch:
         try:
             return await self.conversation.run(self._take)
         finally:
-            attaching.cancel()
-            await asyncio.gather(attaching, return_exceptions=True)
+            tasks = [attaching, *self._opening.values()]
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
             for folder in list(self._stacks):
                 await self._detach(folder)
 
@@ -99,7 +103,27 @@ class Dispatch:
         for folder, replica in shared.items():
             await self._tell_members(folder)
             if folder not in self.links:
+                await self._attach_if_open(folder, replica)
+
+    async def _attach_if_open(self, folder: bytes, replica: Replica) -> None:
+        """Attach, or come back when the replica is open: the others do not wait for it."""
+        if replica.is_open:
+            try:
                 await self._attach(folder, replica)
+            except ChannelClosedError:
+                if self.conversation.over:
+                    raise
+                logger.debug("a replica ended while it was attached")
+        elif replica not in self._opening:
+            self._opening[replica] = asyncio.create_task(self._when_open(replica))
+
+    async def _when_open(self, replica: Replica) -> None:
+        try:
+            await replica.opened()
+        finally:
+            del self._opening[replica]
+        if replica.is_open:  # else it has failed, and another one takes its place
+            self.refresh()
 
     async def _tell_members(self, folder: bytes) -> None:
         rows = self._rights.rows(folder)
@@ -137,7 +161,7 @@ class Dispatch:
             await self._detach(folder)
             return
         replica = self._rights.folders().get(folder)
-        if replica is not None and folder not in self.links:
+        if replica is not None and replica.is_open and folder not in self.links:
             with suppress(TimeoutError):
                 await self._attach_now(folder)
         found = self.links.get(folder)
@@ -154,8 +178,14 @@ class Dispatch:
                 await self._attached.wait()
 
     async def _refuse(self, message: Message) -> None:
-        """The same answer whether the folder does not exist or is not this peer's (T33)."""
-        if isinstance(message, AskFiles | AskManifest | AskChunks):
+        """The same answer whether the folder does not exist or is not this peer's (T33).
+
+        An `Attach` may only be early: its person is still being asked whether to take the
+        folder. The peer detaches, and attaches anew when we do.
+        """
+        if isinstance(message, Attach):
+            await self.conversation.send(Detach(message.folder))
+        elif isinstance(message, AskFiles | AskManifest | AskChunks):
             await self.conversation.send(nothing(message))
 
 

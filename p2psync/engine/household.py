@@ -155,7 +155,9 @@ class Household:
             except Exception:
                 where = paths.printable(record.root)
                 logger.exception("%s failed and is started anew", where)
-            self._new_replica(record)
+            if self.replicas.get(record.replica) is not replica:
+                return  # it was left
+            self._new_replica(record).failure = replica.failure
             self._refresh()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(RESTART_S):

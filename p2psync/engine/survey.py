@@ -67,6 +67,12 @@ class Survey:
         self._waiting: list[asyncio.Future[None]] = []
         self._wanted = asyncio.Event()
         self._due = 0.0
+        self._over = False
+
+    def give_up(self) -> None:
+        """There will be no scan any more: nobody has to wait for one."""
+        self._over = True
+        self._finish(self._waiting)
 
     def soon(self, directories: Iterable[bytes] = (), *, everything: bool = False) -> None:
         """Ask for a scan of these directories, or of everything."""
@@ -79,6 +85,8 @@ class Survey:
 
         Returns at once when nothing may be scanned now (the replica says why).
         """
+        if self._over:
+            return
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append(done)
         self._wanted.set()
@@ -89,7 +97,7 @@ class Survey:
         owner = self._owner
         while True:
             await self._wait()
-            waiting, self._waiting = self._waiting, []
+            waiting = list(self._waiting)
             if owner.may_scan:
                 try:
                     if waiting or self._everything or self._is_due() or owner.stock.safe:
@@ -99,12 +107,17 @@ class Survey:
                 except RootTrouble as trouble:
                     owner.hold(str(trouble))
                 owner.surveyed()
-            for waiter in waiting:
-                if not waiter.done():
-                    waiter.set_result(None)
+            self._finish(waiting)
+
+    def _finish(self, waiting: list[asyncio.Future[None]]) -> None:
+        for waiter in waiting:
+            if not waiter.done():
+                waiter.set_result(None)
+        self._waiting = [waiter for waiter in self._waiting if not waiter.done()]
 
     async def _wait(self) -> None:
-        left = max(0.0, self._due - time.monotonic()) if self._due else None
+        due = self._due if self._owner.may_scan else 0.0  # what lets it scan again wakes it
+        left = max(0.0, due - time.monotonic()) if due else None
         with suppress(TimeoutError):
             async with asyncio.timeout(left):
                 await self._wanted.wait()
