@@ -234,8 +234,10 @@ async def test_t33_t36_another_folders_contents_cannot_be_had_or_felt(
         await villain.say(Ping(9))
         while (await villain.hear(Pong)).number != 9:
             pass
-        told = {m.folder for m in villain.heard if isinstance(m, Attach | Members | Detach)}
+        told = {m.folder for m in villain.heard if isinstance(m, Attach | Members)}
         assert told == {bytes(FOLDER)}
+        refused = [m.folder for m in villain.heard if isinstance(m, Detach)]
+        assert refused == [bytes(SECRET), bytes(NOWHERE)]
         await villain.leave()
         await still_syncing(a, b, root)
         assert os.listdir(hidden) != []
