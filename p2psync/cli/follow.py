@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
+from typing import Final
+
+import click
 
 from p2psync.cli import text
 from p2psync.cli.app import App
@@ -22,22 +26,34 @@ from p2psync.control.messages import (
 )
 from p2psync.errors import ExitCode
 
+QUIET_S: Final = 2.0
 ON_ITS_OWN = "It stays in sync in the background; `p2psync status` shows it."
 
 
 class Follower:
     """Shows the events of one request and ends with its result."""
 
-    def __init__(self, app: App) -> None:
-        """Follow on behalf of this command."""
+    def __init__(self, app: App, *, heading: str = "", patience: str = "") -> None:
+        """Follow on behalf of this command.
+
+        Args:
+            app: the command's global options.
+            heading: said above the first code.
+            patience: said when nothing has happened for two seconds.
+        """
+        self._heading = heading
         self._app = app
         self._output = app.output
+        self._patience = threading.Timer(QUIET_S, self._be_patient, [patience])
+        self._patience.daemon = True
         self._meter = Meter(self._output)
         self._began = time.monotonic()
         self._state = ""
         self._offered: Offer | None = None
         self.paired = False
         """Whether a device has joined: from then on nothing is withdrawn by leaving."""
+        self.offered = False
+        """Whether another device has shown what it shares: its code is used then."""
 
     def run(
         self,
@@ -49,14 +65,18 @@ class Follower:
 
         interrupted: what to say after Ctrl-C, asked for only then.
         """
+        self._patience.start()
         try:
             result = self._app.converse(
                 request, self._show, lambda question: self._ask(question, agree)
             )
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, click.Abort) as error:
             self._meter.close()
+            if isinstance(error, click.Abort):
+                self._output.say()  # the cursor stands behind a question
             return self._output.result(ExitCode.INTERRUPTED, interrupted())
         finally:
+            self._patience.cancel()
             self._meter.close()
         if result.exit == ExitCode.DONE:
             took = text.duration(time.monotonic() - self._began)
@@ -71,6 +91,8 @@ class Follower:
     def _show(self, reply: Event) -> None:
         # first: whoever has read the line may interrupt us at once
         self.paired = self.paired or isinstance(reply, Paired)
+        self.offered = self.offered or isinstance(reply, Offer)
+        self._patience.cancel()
         self._output.event(reply)
         if isinstance(reply, Progress):
             self._meter.show(reply)
@@ -96,7 +118,14 @@ class Follower:
                     said = reply.state.replace("-", " ")
                     self._output.say(f"{printable(reply.path)}: {said}")
 
+    def _be_patient(self, sentence: str) -> None:
+        if sentence:
+            self._output.say(sentence)
+
     def _show_code(self, code: Code) -> None:
+        if self._heading:
+            self._output.say(self._heading)
+            self._heading = ""
         self._output.say(f"The code, good for one device and {text.duration(code.expires_s)}:")
         self._output.data(code.code)
         self._output.say(

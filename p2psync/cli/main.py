@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import os
+import shlex
 import signal
 import sys
 import traceback
@@ -51,9 +53,14 @@ class Commands(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Guess what somebody meant who typed a directory where a command belongs."""
-        if args and args[0] not in COMMANDS and os.path.isdir(args[0]):
-            ctx.fail(f"There is no command {args[0]!r}. Did you mean: p2psync share {args[0]}")
+        """Guess what somebody meant who typed a directory, or something like a command."""
+        typed = args[0] if args else ""
+        if typed and typed not in COMMANDS and not typed.startswith("-"):
+            said = f"There is no command {typed!r}. "
+            if os.path.isdir(typed):
+                ctx.fail(f"{said}Did you mean: p2psync share {shlex.quote(typed)}")
+            close = difflib.get_close_matches(typed, COMMANDS, n=1)
+            ctx.fail(said + (f"Did you mean: {close[0]}" if close else "See p2psync --help"))
         return super().resolve_command(ctx, args)
 
 
@@ -82,7 +89,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         outcome = cli.main(args, prog_name="p2psync", obj=app, standalone_mode=False)
         code = outcome if isinstance(outcome, int) else ExitCode.DONE
-    except (click.Abort, KeyboardInterrupt):
+    except (click.Abort, KeyboardInterrupt) as error:
+        if isinstance(error, click.Abort):
+            _output(app, args).say()  # the cursor stands behind a question
         code = _output(app, args).result(ExitCode.INTERRUPTED, "Interrupted.")
     except BrokenPipeError:
         code = ExitCode.INTERRUPTED

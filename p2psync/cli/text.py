@@ -11,6 +11,9 @@ from p2psync.control.messages import Device, FolderInfo, Offer, PeerInfo, Progre
 UNITS: Final = ("bytes", "kB", "MB", "GB", "TB", "PB", "EB")
 SHOWN: Final = 10  # of a list of conflicts or blocked paths
 SHORT_ID: Final = 7
+MERGE: Final = (
+    "Both versions are there: keep what you want under the plain name, then delete the copy."
+)
 
 
 def size(size_bytes: float) -> str:
@@ -101,6 +104,8 @@ def _folders(folders: tuple[FolderInfo, ...]) -> Iterator[str]:
     for folder in folders:
         yield f"{printable(folder.path):{width}}  {_state(folder)}"
         yield from _list("  conflict copy: ", map(printable, folder.conflicts))
+        if folder.conflicts:
+            yield f"  {MERGE}"
         for prefix, blocks in (("  blocked: ", True), ("  left out: ", False)):
             problems = [p for p in folder.problems if p.blocks is blocks]
             shown = (f"{printable(p.path)}: {printable(p.reason)}" for p in problems)
@@ -108,13 +113,15 @@ def _folders(folders: tuple[FolderInfo, ...]) -> Iterator[str]:
 
 
 def _state(folder: FolderInfo) -> str:
+    blocked = sum(problem.blocks for problem in folder.problems)
     said = folder.state.replace("-", " ")
+    if said == "blocked" and blocked:
+        said = f"{blocked:,} blocked"
     if folder.need_files or folder.need_bytes:
         said += f", {count(folder.need_files, 'file')} ({size(folder.need_bytes)}) to come"
     if folder.conflicts:
         said += f", {len(folder.conflicts):,} conflict" + "s" * (len(folder.conflicts) > 1)
-    blocked = sum(problem.blocks for problem in folder.problems)
-    if blocked:
+    if blocked and folder.state != "blocked":
         said += f", {blocked:,} blocked"
     if folder.detail:
         said += f": {printable(folder.detail)}"

@@ -241,6 +241,24 @@ def test_accept_asks_on_a_terminal(shell: Shell, engine: Engine) -> None:
     assert not engine.withdrawn.is_set()
 
 
+def test_a_code_may_be_typed_as_it_is_read_out(shell: Shell, engine: Engine) -> None:
+    """Four words one by one are the code too, with the path after them."""
+    done = shell("accept", *CODE.split("-"), "here")
+
+    assert done.exit == 0, done.err
+    assert engine.calls[0][1:3] == (CODE, bytes(shell.directory / "here"))
+
+
+def test_ctrl_c_at_the_question_says_what_became_of_the_code(
+    shell: Shell, engine: Engine
+) -> None:
+    """On a line of its own: nothing was accepted, and the code is used up."""
+    seen, exit_code = on_terminal(shell, ["accept", CODE], {"[Y/n]": "\x04"})
+
+    assert exit_code == 130
+    assert seen.endswith("\nNothing was accepted. The code is used up: ask for a new one.\r\n")
+
+
 def test_accept_yes_does_not_ask(shell: Shell, engine: Engine) -> None:
     """-y is the answer to the only question."""
     seen, exit_code = on_terminal(shell, ["accept", "-y", CODE], {})

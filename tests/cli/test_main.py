@@ -71,7 +71,8 @@ def test_version(shell: Shell) -> None:
 @pytest.mark.parametrize(
     ("args", "said"),
     [
-        (("bogus",), "No such command"),
+        (("bogus",), "See p2psync --help"),
+        (("acept",), "Did you mean: accept"),
         (("share",), "Missing argument"),
         (("share", "--bogus", "."), "No such option"),
         (("wait", "--timeout", "soon"), "not a valid float"),

@@ -18,9 +18,23 @@ from p2psync.protocol import words
 
 CODE_VARIABLE: Final = PREFIX + "CODE"
 TIMEOUT_S: Final = 30.0
+LOOKING: Final = "Looking for the device that shows this code, for up to {} ..."
 
 
-@click.command(name="accept")
+class SpokenCode(click.Command):
+    """Takes a code's words also one by one, as they are when somebody reads them out."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Join the words before anything is counted."""
+        for start in range(len(args) - words.CODE_WORDS + 1):
+            end = start + words.CODE_WORDS
+            if all(word.isalpha() for word in args[start:end]):
+                args = [*args[:start], "-".join(args[start:end]), *args[end:]]
+                break
+        return super().parse_args(ctx, args)
+
+
+@click.command(name="accept", cls=SpokenCode)
 @click.argument("code", required=False)
 @click.argument("path", type=absolute, required=False)
 @option(
@@ -48,7 +62,7 @@ def command(app: App, code: str | None, path: bytes | None, timeout: float, yes:
         raise UserError(f"This is no code: {error}") from error
     here = os.getcwdb()
     app.start_agent()
-    follower = Follower(app)
+    follower = Follower(app, patience=LOOKING.format(text.duration(timeout)))
 
     def agree(question: Question) -> bool:
         shown = text.place(question.path, here)
@@ -67,7 +81,9 @@ def command(app: App, code: str | None, path: bytes | None, timeout: float, yes:
     def interrupted() -> str:
         if follower.paired:
             return "Not waiting any longer. Syncing goes on; `p2psync status` shows it."
-        return "Nothing was accepted. The code may be used up: ask for a new one."
+        if follower.offered:
+            return "Nothing was accepted. The code is used up: ask for a new one."
+        return "Nothing was accepted."
 
     request = Accept(checked, path, here, timeout)
     return follower.run(request, interrupted, agree)

@@ -18,12 +18,15 @@ from p2psync.errors import ExitCode, UserError
 for_user = option("--user", metavar="NAME", help="As root: the user the agent runs as.")
 
 
-@click.group(name="service")
-def command() -> None:
+@click.group(name="service", invoke_without_command=True)
+@click.pass_context
+def command(context: click.Context) -> None:
     """Have systemd start the agent at boot, and again should it end.
 
     As root this makes a system unit that runs as the user named by --user.
     """
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help())
 
 
 @command.command()

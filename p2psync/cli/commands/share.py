@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 
 import click
 
@@ -29,18 +30,17 @@ def command(app: App, path: bytes, name: str | None) -> int:
         raise UserError(
             f"{shown} is a file; only whole folders can be shared."
             if os.path.exists(path)
-            else f"There is no folder {shown}. Make it first: mkdir {shown}"
+            else f"There is no folder {shown}. Make it first: mkdir {shlex.quote(shown)}"
         )
-    app.output.say(f"Sharing {shown}")
     app.start_agent()
-    follower = Follower(app)
+    follower = Follower(app, heading=f"Sharing {shown}")
 
     def interrupted() -> str:
         if follower.paired:
             return "Not waiting any longer. Syncing goes on; `p2psync status` shows it."
         return (
             "The code is withdrawn; the folder stays ready. "
-            f"`p2psync share {shown}` prints a new code."
+            f"`p2psync share {shlex.quote(shown)}` prints a new code."
         )
 
     return follower.run(Share(path, name), interrupted)
