@@ -223,15 +223,12 @@ class Engine(Household):
         key = replica.record.replica
         self._home.remove_folder(key)
         del self.replicas[key]
-        twin = self._twin_tasks.pop(key, None)
-        if twin is not None:
-            twin.cancel()
+        self._join_twins()
         self._refresh()
         replica.stop()
         await asyncio.wait([self._replica_tasks.pop(key)])
         await asyncio.to_thread(self._remove_traces, replica, purge)
         self._members_changed()
-        self._join_twins()
 
     def _remove_traces(self, replica: Replica, purge: bool) -> None:
         remove_index(replica.record, self._places.replicas)

@@ -30,7 +30,7 @@ from p2psync.engine.peer import CLONE, Peer
 from p2psync.engine.refusals import check_directory, check_place
 from p2psync.engine.replica import Replica
 from p2psync.engine.signal import Bell
-from p2psync.errors import RemoteProtocolError, UserError
+from p2psync.errors import RemoteProtocolError, StoreError, UserError
 from p2psync.fs.root import Root
 from p2psync.identity.keys import Identity
 from p2psync.net.channel import Channel
@@ -80,7 +80,7 @@ class Household:
         self._dispatches: set[Dispatch] = set()
         self._peer_tasks: dict[DeviceId, asyncio.Task[None]] = {}
         self._replica_tasks: dict[bytes, asyncio.Task[None]] = {}
-        self._twin_tasks: dict[bytes, asyncio.Task[None]] = {}
+        self._twin_tasks: dict[tuple[bytes, bytes], asyncio.Task[None]] = {}
         self._clashed_at: dict[DeviceId, float] = {}
         self._stop = asyncio.Event()
         self._group: asyncio.TaskGroup
@@ -221,18 +221,25 @@ class Household:
 
     def _join_twins(self) -> None:
         """Join every further replica of a folder with the first one on this device."""
-        for key, replica in list(self.replicas.items()):
+        wanted: set[tuple[bytes, bytes]] = set()
+        for key, replica in self.replicas.items():
             first = self._replicas_of(replica.record.folder)[0][0]
-            if key != first and key not in self._twin_tasks:
-                task = self._group.create_task(self._keep_joined(first, key))
-                self._twin_tasks[key] = task
+            if key != first:
+                wanted.add((first, key))
+        for pair in self._twin_tasks.keys() - wanted:
+            self._twin_tasks.pop(pair).cancel()
+        for pair in wanted - self._twin_tasks.keys():
+            self._twin_tasks[pair] = self._group.create_task(self._keep_joined(*pair))
 
     async def _keep_joined(self, first: bytes, second: bytes) -> None:
-        while first in self.replicas and second in self.replicas:
+        while True:
             one, other = memory_pair()
-            async with asyncio.TaskGroup() as group:
-                group.create_task(self._twin(one, first, second))
-                group.create_task(self._twin(other, second, first))
+            try:
+                async with asyncio.TaskGroup() as group:
+                    group.create_task(self._twin(one, first, second))
+                    group.create_task(self._twin(other, second, first))
+            except* Exception:
+                logger.exception("two replicas on this device are joined anew")
             await asyncio.sleep(RESTART_S)
 
     async def _twin(self, channel: Channel, mine: bytes, theirs: bytes) -> None:
@@ -257,6 +264,7 @@ class Household:
             if device not in self.peers:
                 self._start_peer(device)
         self._network.peers_changed()
+        self._unclash()
         self._refresh()
 
     def _start_peer(self, device: DeviceId) -> None:
@@ -270,7 +278,16 @@ class Household:
         )
         peer.seen(self.membership.last_addresses(device))
         self.peers[device] = peer
-        self._peer_tasks[device] = self._group.create_task(peer.run())
+        self._peer_tasks[device] = self._group.create_task(self._keep_peer(peer))
+
+    async def _keep_peer(self, peer: Peer) -> None:
+        """Run a peer; start it anew when it fails: that is nobody else's trouble."""
+        while True:
+            try:
+                await peer.run()
+            except Exception:
+                logger.exception("peer %s failed and is started anew", peer.device.short)
+            await asyncio.sleep(RESTART_S)
 
     def _network_changed(self) -> None:
         """An interface or address came or went: every peer is tried at once."""
@@ -291,15 +308,21 @@ class Household:
         self._clashed_at[peer] = time.monotonic()
         for replica in self._shared_with(peer).values():
             replica.set_clash(CLASH.format(whose))
-        asyncio.get_running_loop().call_later(CLASH_S, self._unclash, peer)
+        asyncio.get_running_loop().call_later(CLASH_S, self._unclash)
 
     def _recently_clashed(self, peer: DeviceId) -> bool:
         return time.monotonic() - self._clashed_at.get(peer, -CLASH_S) < CLASH_S
 
-    def _unclash(self, peer: DeviceId) -> None:
-        """Both would have met again within a minute: only one of them is left."""
-        if not self._recently_clashed(peer):
-            for replica in self._shared_with(peer).values():
+    def _unclash(self) -> None:
+        """Both would have met again within a minute: only one of them is left, or none."""
+        clashing = {
+            folder
+            for peer in self._clashed_at
+            if self._recently_clashed(peer)
+            for folder in self._shared_with(peer)
+        }
+        for replica in self.replicas.values():
+            if replica.folder not in clashing:
                 replica.set_clash("")
 
     async def _converse(self, conversation: Conversation) -> None:
@@ -313,7 +336,10 @@ class Household:
         finally:
             peer = self.peers.get(device)
             if peer is not None and conversation.was_admitted:
-                self.membership.seen(device, peer.candidates())
+                try:
+                    self.membership.seen(device, peer.candidates())
+                except StoreError as error:
+                    logger.error("where %s is cannot be noted: %s", device.short, error)
 
     async def _hold(self, dispatch: Dispatch) -> str:
         self._dispatches.add(dispatch)

@@ -90,7 +90,7 @@ class Peer:
     async def run(self) -> None:
         """Own the peer until cancelled."""
         async with asyncio.TaskGroup() as group:
-            self._group = group
+            self._group, self._stopped = group, False
             try:
                 await self._keep_connected()
             finally:
