@@ -22,7 +22,7 @@ from p2psync.engine.events import (
     StateChanged,
     Status,
 )
-from p2psync.engine.following import PROGRESS_S, finished, follow
+from p2psync.engine.following import PROGRESS_S, Rest, finished, follow
 from p2psync.engine.household import Household
 from p2psync.engine.replica import Replica
 from p2psync.engine.stock import remove_index
@@ -109,19 +109,23 @@ class Engine(Household):
         """
         replicas = self._chosen(path)
         try:
+            ends: list[Finished] = []
             async with asyncio.timeout(timeout_s):
                 for replica in replicas:
                     async for event in self._wait_for(replica):
-                        yield event
-                        if isinstance(event, Finished):
+                        if not isinstance(event, Finished):
+                            yield event
+                            continue
+                        ends.append(event)
+                        if event.exit_code is ExitCode.HELD:
+                            yield event
                             return
         except TimeoutError:
             raise UserError(
                 f"Not in sync after {timeout_s:g} s. `p2psync status` shows what is missing.",
                 ExitCode.TIMEOUT,
             ) from None
-        statuses = [await replica.status() for replica in replicas]
-        yield max((finished(status) for status in statuses), key=lambda end: end.exit_code)
+        yield max(ends, key=lambda end: end.exit_code)
 
     def _chosen(self, path: bytes | None) -> list[Replica]:
         if path is None:
@@ -142,22 +146,25 @@ class Engine(Household):
     async def _wait_for(self, replica: Replica) -> AsyncGenerator[Event, None]:
         await replica.opened()
         last: Event | None = None
+        rest, there = Rest(), False
         await replica.survey.now()
         while not await replica.in_sync():
             status = await replica.status()
             if status.state is State.HELD:
-                yield StateChanged(status.state, status.path)
-                yield Finished(ExitCode.HELD, f"Held: {status.detail}")
-                return
-            if status.state is State.BLOCKED and replica.links:
+                break
+            there = await replica.waits_for()
+            if rest.lasts(there or (status.state is State.BLOCKED and bool(replica.links))):
                 break
             event = StateChanged(status.state, status.path)
             if event != last:
                 last = event
                 yield event
             await replica.changed.wait(PROGRESS_S)
+        else:
+            there = False
         status = await replica.status()
         yield StateChanged(status.state, status.path)
+        yield finished(status, there=there)
 
     # ------------------------------------------------------------------ questions
 

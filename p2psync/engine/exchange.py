@@ -52,6 +52,7 @@ class Told:
     known: Vector | None = None
     need_files: int = 0
     need_bytes: int = 0
+    stuck: bool = False
     marked: bool = False
 
 
@@ -64,6 +65,7 @@ class Exchange:
         peer: the key under which cursors and knowledge of the peer are kept.
         draft: makes a draft over the index with the replica's ignore rules and spare author.
         need: returns what this replica lacks now: files and bytes.
+        stuck: returns whether it gets no further with that by itself.
     """
 
     def __init__(
@@ -73,12 +75,14 @@ class Exchange:
         peer: bytes,
         draft: DraftMaker,
         need: Callable[[], tuple[int, int]],
+        stuck: Callable[[], bool],
     ) -> None:
         self._index = index
         self._folder = folder
         self._peer = peer
         self._draft = draft
         self._need = need
+        self._stuck = stuck
         self.told = Told()
         self._attached = False  # the peer has
         self._overclaimed = False
@@ -93,7 +97,7 @@ class Exchange:
         self._sent_collected: Vector = {}
         self._sent_acks: dict[bytes, Vector] = {}
         self._heard_acks: dict[bytes, Vector] = {}
-        self._sent_need: tuple[int, int] | None = None
+        self._sent_need: tuple[int, int, bool] | None = None
         self._echoes: list[tuple[int, int]] = []
         # receiving
         self._collected: Vector = {}
@@ -234,7 +238,8 @@ class Exchange:
         collected = vector.beyond(facts.collected, self._sent_collected)
         acks = self._acks(facts.known)
         files, size = self._need()
-        need = files, min(size, limits.SEQ_MAX)  # what peers announce may add up to anything
+        # what peers announce may add up to anything
+        need = files, min(size, limits.SEQ_MAX), files > 0 and self._stuck()
         news = known or collected or acks or need != self._sent_need
         if self._marked and not self._in_batch and not news:
             return []
@@ -369,7 +374,7 @@ class Exchange:
             self._take_acks(message.acks, known, members)
         self._listing = False
         self._collected = collected
-        self.told = Told(known, message.need_files, message.need_bytes, True)
+        self.told = Told(known, message.need_files, message.need_bytes, message.stuck, True)
         self._watch_author(known)
         return changes
 

@@ -21,11 +21,32 @@ from p2psync.errors import ExitCode
 SETTLED_S: Final = 1.0  # this long blocked without progress counts as finished with problems
 PROGRESS_S: Final = 0.5
 
+BLOCKED_THERE: Final = (
+    "Everything is here, but another device cannot take all of it. "
+    "`p2psync status` there shows what is blocked."
+)
+
+
+class Rest:
+    """Notices when nothing has been going on for a second, with something still missing."""
+
+    def __init__(self) -> None:
+        self._since: float | None = None
+
+    def lasts(self, resting: bool) -> bool:
+        """Say whether it rests, and did at every question of the last second."""
+        if not resting:
+            self._since = None
+            return False
+        self._since = self._since or time.monotonic()
+        return time.monotonic() - self._since > SETTLED_S
+
 
 async def follow(replica: Replica, peer: bytes) -> AsyncGenerator[Event, None]:
     """Tell how a replica and one peer become equal; ends with `Finished`."""
     last: Progress | None = None
-    blocked_since: float | None = None
+    rest = Rest()
+    there = False
     while True:
         waiting = asyncio.ensure_future(replica.changed.wait(PROGRESS_S))
         try:
@@ -35,19 +56,17 @@ async def follow(replica: Replica, peer: bytes) -> AsyncGenerator[Event, None]:
                 last = progress
                 yield progress
             if await replica.equal_with(peer):
+                there = False
                 break
-            if status.state in (State.BLOCKED, State.HELD):
-                blocked_since = blocked_since or time.monotonic()
-                if time.monotonic() - blocked_since > SETTLED_S:
-                    break
-            else:
-                blocked_since = None
+            there = await replica.waits_for(peer)
+            if rest.lasts(there or status.state in (State.BLOCKED, State.HELD)):
+                break
             await waiting
         finally:
             waiting.cancel()
     status = await replica.status()
     yield StateChanged(status.state, status.path)
-    yield finished(status)
+    yield finished(status, there=there)
 
 
 def _progress(replica: Replica, peer: bytes, status: FolderStatus) -> Progress:
@@ -62,8 +81,11 @@ def _progress(replica: Replica, peer: bytes, status: FolderStatus) -> Progress:
     )
 
 
-def finished(status: FolderStatus) -> Finished:
-    """Return how a command ends whose folder came to rest like this."""
+def finished(status: FolderStatus, *, there: bool = False) -> Finished:
+    """Return how a command ends whose folder came to rest like this.
+
+    there: it is another device that lacks something and gets no further.
+    """
     if status.state is State.HELD:
         return Finished(ExitCode.HELD, f"Held: {status.detail}")
     needed = status.need_files > 0
@@ -77,4 +99,6 @@ def finished(status: FolderStatus) -> Finished:
         ]
         message = f"Up to date, {' and '.join(counts)}. `p2psync status` shows them."
         return Finished(ExitCode.CONFLICTS, message)
+    if there:
+        return Finished(ExitCode.CONFLICTS, BLOCKED_THERE)
     return Finished(ExitCode.DONE)

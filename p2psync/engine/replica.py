@@ -300,6 +300,7 @@ class Replica:
             conversation.key,
             self.stock.draft,
             self.stock.need,
+            self._stuck,
         )
         link = Link(conversation, exchange, self.worker)
         sending = self._sender(link)
@@ -437,8 +438,8 @@ class Replica:
             if self.trouble:
                 await self._try_again()
                 continue
-            if self.stock.received:  # a large file is under way: peers and people want to know
-                self._wake_links()
+            if self.stock.received or len(self.problems):
+                self._wake_links()  # how far a large file is, or that it gets no further
                 self.changed.ring()
             await self._forget_problems()
             await self.worker(self.stock.collect, self._members())
@@ -486,12 +487,15 @@ class Replica:
     # ------------------------------------------------------------------ what others see
 
     def _equal_with(self, link: Link) -> bool:
+        return link.exchange.told.need_files == 0 and self._has_told_all(link)
+
+    def _has_told_all(self, link: Link) -> bool:
+        """Say whether both know the same and nothing is lacking here."""
         told = link.exchange.told
         mine = self.stock.index.facts().known
         return (
             told.marked
             and told.known is not None
-            and told.need_files == 0
             and vector.includes(told.known, mine)
             and vector.includes(mine, told.known)
             and self.stock.need() == (0, 0)
@@ -501,6 +505,17 @@ class Replica:
         """Say whether this replica and this connected peer have everything of each other."""
         links = [link for link in self.links if link.conversation.key == peer]
         return self.is_open and bool(links) and await self.worker(self._equal_with, links[0])
+
+    async def waits_for(self, peer: bytes | None = None) -> bool:
+        """Say whether all that is missing is at a peer (None: any) that cannot get further."""
+        if not self.is_open:
+            return False
+        stuck = [
+            link
+            for link in list(self.links)
+            if link.exchange.told.stuck and peer in (None, link.conversation.key)
+        ]
+        return bool(stuck) and await self.worker(lambda: all(map(self._has_told_all, stuck)))
 
     async def in_sync(self) -> bool:
         """Say whether this device and every connected member have everything; one at least."""
@@ -552,12 +567,14 @@ class Replica:
             return State.WAITING
         if self.survey.first or self.stock.safe:
             return State.SCANNING
-        waits_for_people = self.fetcher.idle and len(self.problems) > 0
-        if need and self.links and not waits_for_people:
+        if need and self.links and not self._stuck():
             return State.SYNCING
         if self.problems.block(needed=need > 0):
             return State.BLOCKED
         return State.WAITING if need or alone else State.UP_TO_DATE
+
+    def _stuck(self) -> bool:
+        return bool(self.held) or (self.fetcher.idle and len(self.problems) > 0)
 
     def _detail(self, need: int) -> str:
         if self.held:

@@ -159,6 +159,7 @@ class Mark(Message, frozen=True, array_like=True, tag=24):
     acks maps other members (peer keys) to their knowledge, None meaning "all that the sender
     knows".
     need_files, need_bytes: what the sender still lacks itself.
+    stuck: it lacks something and gets no further before a person does something there.
     """
 
     folder: _Bytes16
@@ -170,6 +171,7 @@ class Mark(Message, frozen=True, array_like=True, tag=24):
     acks: Annotated[dict[_Bytes32, _Vector | None], Meta(max_length=limits.MEMBERS)]
     need_files: _Count
     need_bytes: _Count
+    stuck: bool = False
 
 
 class Digest(Message, frozen=True, array_like=True, tag=26):

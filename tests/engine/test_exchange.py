@@ -70,7 +70,9 @@ class Side:
 
     def exchange(self, peer: Side) -> Exchange:
         """Return this side's half of a session."""
-        return Exchange(self.index, FOLDER, peer.key, self.draft, self.index.needed_totals)
+        return Exchange(
+            self.index, FOLDER, peer.key, self.draft, self.index.needed_totals, lambda: False
+        )
 
     @property
     def entries(self) -> dict[bytes, Entry]:
