@@ -86,12 +86,17 @@ class Dispatch:
         self._changed.set()
 
     async def _keep_attached(self) -> None:
-        with suppress(ChannelClosedError):
+        try:
             await self.conversation.admitted
             while True:
                 await self._changed.wait()
                 self._changed.clear()
                 await self._attach_all()
+        except ChannelClosedError:
+            logger.debug("the conversation is over")
+        except Exception as error:
+            logger.exception("a bug, or a home that cannot be read, while attaching folders")
+            self.conversation.end(f"internal error: {error}")
 
     async def _attach_all(self) -> None:
         shared = self._rights.folders()

@@ -132,17 +132,20 @@ class Network:
         while True:
             await self._changed.wait()
             self._changed.clear()
-            keys = {peer.device: peer.pair_key for peer in self._known_peers()}
             try:
+                keys = {peer.device: peer.pair_key for peer in self._known_peers()}
                 if announced:
                     await self._presence.peers_changed(keys)
                 else:
                     await self._presence.announce(self._listener.port, keys)
                     announced = True
-            except OSError as error:
+                self._answer_envelopes()
+            except (OSError, P2PSyncError) as error:
                 logger.warning("cannot announce on the network: %s", error)
                 asyncio.get_running_loop().call_later(AGAIN_S, self._changed.set)
-            self._answer_envelopes()
+            except Exception:
+                logger.exception("a bug while announcing on the network")
+                asyncio.get_running_loop().call_later(AGAIN_S, self._changed.set)
 
     async def _look_around(self) -> None:
         while True:
@@ -154,6 +157,8 @@ class Network:
                         peer.seen(list(sighting.addresses))
             except OSError as error:
                 logger.warning("cannot look around on the network: %s", error)
+            except Exception:
+                logger.exception("a bug while looking around on the network")
             await asyncio.sleep(AGAIN_S)
 
     # ------------------------------------------------------------------ pairing
@@ -257,6 +262,8 @@ class Network:
                     await self._accepted(device, channel)
             except (OSError, P2PSyncError) as error:
                 logger.debug("mailbox of %s: %s", device.short, error)
+            except Exception:  # of a library, about what a peer told it: nobody else's trouble
+                logger.exception("a bug while answering an offer of %s", device.short)
             await asyncio.sleep(AGAIN_S)
 
 

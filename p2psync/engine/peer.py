@@ -31,7 +31,8 @@ from p2psync.protocol.messages import Hello
 logger = logging.getLogger(__name__)
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 30.0
-EVERY_S = 2.0
+EVERY_S = 2.0  # between two dials for the same reason
+NEWS_S = 0.25  # between two dials when a place was seen that is new
 BETTER_S = 60.0
 BOTH_DIALLED_S = 2.0
 MEETINGS = 8  # channels of one peer that have not said hello yet
@@ -102,6 +103,7 @@ class Peer:
         A conversation that went on until now must show that it still does.
         """
         now = time.monotonic()
+        self._news |= not self.addresses.keys() >= set(addresses)
         self.addresses.update(dict.fromkeys(addresses, now))
         for address in sorted(self.addresses, key=self.addresses.__getitem__)[:-16]:
             del self.addresses[address]
@@ -133,8 +135,8 @@ class Peer:
             if self.conversation is not None:
                 pause = BETTER_S
             woken = await self._rest(pause)
-            if woken and not self._news:  # the same again: not more often than this
-                await self._rest_until(began + EVERY_S)
+            if woken:
+                await self._rest_since(began)
             pause = FIRST_PAUSE_S if woken else min(pause * 2, LONGEST_PAUSE_S)
 
     async def _rest(self, pause_s: float) -> bool:
@@ -146,8 +148,9 @@ class Peer:
             return False
         return True
 
-    async def _rest_until(self, moment: float) -> None:
-        while not self._news and (left := moment - time.monotonic()) > 0:
+    async def _rest_since(self, began: float) -> None:
+        """Keep the pace: sightings can be sent by anybody, and as often as they like."""
+        while (left := began + (NEWS_S if self._news else EVERY_S) - time.monotonic()) > 0:
             self._wake.clear()
             await self._rest(left)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sqlite3
+import time
 from pathlib import Path
 
 import pytest
@@ -108,3 +109,25 @@ async def test_convergence_three_replicas_here_go_on_when_the_first_is_left(
         (there / "g").write_text("2")
 
         await a.shows(here / "g", "2")
+
+
+async def test_a_place_that_is_new_is_dialled_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A sighting at a new address does not wait for the pace of dials for old reasons."""
+    async with town(tmp_path, monkeypatch, "a") as made:
+        a = made.machines[0]
+        await a.founds()
+        dialled: list[float] = []
+
+        async def dial(peer: object, tls_only: bool) -> None:
+            dialled.append(time.monotonic())
+
+        monkeypatch.setattr(a.engine._network, "dial", dial)
+        other = Machine(made.wire, tmp_path, "b")
+        a.invites(other)
+        await a.until(lambda: bool(dialled))
+        a.engine.peers[other.id].seen([("192.0.2.1", 4711)])
+        await a.until(lambda: len(dialled) > 1)
+
+        assert dialled[1] - dialled[0] < 1
