@@ -137,11 +137,12 @@ class Household:
         return others
 
     def _replicas_of(self, folder: FolderId) -> list[tuple[bytes, Replica]]:
-        return sorted(
+        """Return the replicas of a folder, the one that meets the peers first."""
+        return [
             (key, replica)
             for key, replica in self.replicas.items()
             if replica.record.folder == folder
-        )
+        ]
 
     async def _keep(self, record: FolderRecord) -> None:
         """Run a replica; start it anew when it fails."""
@@ -213,7 +214,7 @@ class Household:
         """Make a new replica at an existing directory; durable when this returns."""
         replica = secrets.token_bytes(16)
         Root.create(root, replica, bytes(folder)).close()
-        record = FolderRecord(replica, folder, root, name, True)
+        record = FolderRecord(replica, folder, root, name)
         self._home.add_folder(record)
         made = self._start_replica(record)
         self._members_changed()
@@ -354,9 +355,9 @@ class Household:
 
     def _shared_with(self, device: DeviceId) -> Mapping[bytes, Replica]:
         shared: dict[bytes, Replica] = {}
-        for _, replica in sorted(self.replicas.items(), reverse=True):
+        for replica in self.replicas.values():
             if self.membership.may_sync(replica.record.folder, device):
-                shared[replica.folder] = replica
+                shared.setdefault(replica.folder, replica)
         return shared
 
     def _rows_of(self, folder: bytes) -> list[MemberRow]:

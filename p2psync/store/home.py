@@ -20,15 +20,13 @@ from p2psync.store.encoding import decode_member, decode_texts, encode
 class FolderRecord(NamedTuple):
     """One replica of this device.
 
-    replica: 16 random bytes. root: absolute path. joined: the folder's other members hold it
-    too; False while it was only shared from here.
+    replica: 16 random bytes. root: absolute path.
     """
 
     replica: bytes
     folder: FolderId
     root: bytes
     name: str
-    joined: bool
 
 
 class PeerRecord(NamedTuple):
@@ -88,13 +86,11 @@ class Home(CodesPart):
     # ------------------------------------------------------------------ folders
 
     def folders(self) -> list[FolderRecord]:
-        """Return the replicas of this device, by root."""
-        found = self._db.all(
-            "SELECT replica, folder, root, name, joined FROM folders ORDER BY root"
-        )
+        """Return the replicas of this device, in the order they were added."""
+        found = self._db.all("SELECT replica, folder, root, name FROM folders ORDER BY rowid")
         return [
-            FolderRecord(replica, FolderId(folder), root, name, bool(joined))
-            for replica, folder, root, name, joined in found
+            FolderRecord(replica, FolderId(folder), root, name)
+            for replica, folder, root, name in found
         ]
 
     def add_folder(self, record: FolderRecord) -> None:
@@ -104,17 +100,13 @@ class Home(CodesPart):
             StoreError: there is one with this id or at this root already.
         """
         self._db.run(
-            "INSERT INTO folders (replica, folder, root, name, joined) VALUES (?, ?, ?, ?, ?)",
-            (record.replica, bytes(record.folder), record.root, record.name, record.joined),
+            "INSERT INTO folders (replica, folder, root, name) VALUES (?, ?, ?, ?)",
+            (record.replica, bytes(record.folder), record.root, record.name),
         )
 
     def remove_folder(self, replica: bytes) -> None:
         """Forget a replica; the member list of its folder stays."""
         self._db.run("DELETE FROM folders WHERE replica = ?", (replica,))
-
-    def set_joined(self, replica: bytes) -> None:
-        """Say that the replica's folder is held by other members too."""
-        self._db.run("UPDATE folders SET joined = 1 WHERE replica = ?", (replica,))
 
     # ------------------------------------------------------------------ peers
 

@@ -22,7 +22,7 @@ def unusable(tmp_path: Path) -> Replica:
     """Return a replica whose index cannot be opened."""
     (tmp_path / "no directory").write_text("")
     folder = FolderId(b"a" * 16)  # comes first
-    record = FolderRecord(b"r" * 16, folder, bytes(tmp_path), "broken", True)
+    record = FolderRecord(b"r" * 16, folder, bytes(tmp_path), "broken")
     return Replica(record, tmp_path / "no directory", lambda: [b"somebody"])
 
 
@@ -71,7 +71,7 @@ async def test_isolation_a_folder_that_cannot_be_opened_keeps_no_other_from_sync
 
 
 def _twin_of_unusable(tmp_path: Path) -> tuple[FolderRecord, Path, object]:
-    record = FolderRecord(b"s" * 16, FolderId(b"a" * 16), bytes(tmp_path), "broken", True)
+    record = FolderRecord(b"s" * 16, FolderId(b"a" * 16), bytes(tmp_path), "broken")
     return record, tmp_path / "no directory", lambda: [b"somebody"]
 
 

@@ -68,7 +68,7 @@ class Desk:
     def _adds(self, folder: FolderId) -> None:
         key = bytes(folder)[:8] + self.name.encode().ljust(8)
         root = f"/{self.name}/{folder.hex()}".encode()
-        self.home.add_folder(FolderRecord(key, folder, root, "name", True))
+        self.home.add_folder(FolderRecord(key, folder, root, "name"))
 
 
 Make = Callable[[str], Desk]

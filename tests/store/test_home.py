@@ -13,7 +13,7 @@ from p2psync.store.home import FolderRecord, Home, PeerRecord
 
 DEVICE, OTHER = DeviceId(b"d" * 32), DeviceId(b"e" * 32)
 FOLDER = FolderId(b"f" * 16)
-PHOTOS = FolderRecord(b"r" * 16, FOLDER, b"/home/me/photos\xff", "photos", False)
+PHOTOS = FolderRecord(b"r" * 16, FOLDER, b"/home/me/photos\xff", "photos")
 
 
 def member(device: DeviceId, serial: int = 1, *, revoked: bool = False) -> MemberRow:
@@ -26,7 +26,7 @@ def test_folders_are_kept_over_a_restart(tmp_path: pathlib.Path) -> None:
     """A replica comes back with its root as bytes and its folder id as such."""
     home = Home.open(tmp_path / "agent.db")
     assert home.fresh
-    second = PHOTOS._replace(replica=b"s" * 16, root=b"/a", joined=True)
+    second = PHOTOS._replace(replica=b"s" * 16, root=b"/a")
     home.add_folder(PHOTOS)
     home.add_folder(second)
     home.close()
@@ -34,12 +34,10 @@ def test_folders_are_kept_over_a_restart(tmp_path: pathlib.Path) -> None:
     home = Home.open(tmp_path / "agent.db")
 
     assert not home.fresh
-    assert home.folders() == [second, PHOTOS]
+    assert home.folders() == [PHOTOS, second]
     assert isinstance(home.folders()[0].folder, FolderId)
-    home.set_joined(PHOTOS.replica)
-    assert home.folders()[1].joined
     home.remove_folder(second.replica)
-    assert home.folders() == [PHOTOS._replace(joined=True)]
+    assert home.folders() == [PHOTOS]
     home.close()
 
 

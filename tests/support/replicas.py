@@ -38,7 +38,7 @@ class Site:
         self._task: asyncio.Task[None] | None = None
         encoded = os.fsencode(self.root)
         Root.create(encoded, self.key[16:], bytes(cluster.folder)).close()
-        self.record = FolderRecord(self.key[16:], cluster.folder, encoded, name, True)
+        self.record = FolderRecord(self.key[16:], cluster.folder, encoded, name)
 
     async def start(self) -> None:
         """Run the replica; it knows all sites of the cluster as members."""

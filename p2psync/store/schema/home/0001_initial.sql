@@ -9,14 +9,13 @@ CREATE TABLE notes (
 
 -- Replicas of this device, each with a database of its own.
 --   replica: 16 random bytes, names that database. root: absolute path, one replica each.
---   joined: 1 when the folder came from another device (accept), 0 when it was shared from here.
+--   The rowid says which was first: of two replicas of one folder that one meets the peers.
 CREATE TABLE folders (
     replica BLOB    PRIMARY KEY CHECK (length(replica) = 16),
     folder  BLOB    NOT NULL CHECK (length(folder) = 16),
     root    BLOB    NOT NULL UNIQUE,
-    name    TEXT    NOT NULL,
-    joined  INTEGER NOT NULL CHECK (joined IN (0, 1))
-) STRICT, WITHOUT ROWID;
+    name    TEXT    NOT NULL
+) STRICT;
 
 -- Devices we are paired with or share a folder with.
 --   device: Ed25519 public key. key: X25519 public key. addresses: msgpack list of texts, where
