@@ -32,8 +32,8 @@ from p2psync.core.plan import (
 )
 from p2psync.core.problem import Problem, Reason
 from p2psync.engine.exchange import DraftMaker
-from p2psync.errors import IntegrityError
-from p2psync.fs.ground import Surprised
+from p2psync.errors import IntegrityError, RootTrouble
+from p2psync.fs.ground import Surprised, problem_of
 from p2psync.fs.partial import Partial
 from p2psync.fs.place import Done, Outcome
 from p2psync.fs.root import Root
@@ -130,6 +130,12 @@ class Applier:
         return [chunk for chunk in missing if chunk[0] not in taken]
 
 
+def not_kept(error: OSError) -> RootTrouble:
+    """Return that the disk of a root does not keep what is written."""
+    why = error.strerror or str(error)
+    return RootTrouble("unwritable", f"the disk does not keep what is written: {why}")
+
+
 class _Batch:
     """One batch under way."""
 
@@ -191,10 +197,14 @@ class _Batch:
         for step in self._steps:
             if isinstance(step, Create | Replace):
                 self._prepare_step(step)
-        if len(self._prepared) == 1:
-            self._root.sync_file(next(iter(self._prepared.values())))
-        elif self._prepared:
-            self._root.sync()
+        try:
+            if len(self._prepared) == 1:
+                self._root.sync_file(next(iter(self._prepared.values())))
+            elif self._prepared:
+                self._root.sync()
+        except OSError as error:  # nobody can say which of them are not durable
+            for path in self._prepared:
+                self._fail(problem_of(path, error))
 
     def _prepare_step(self, step: Create | Replace) -> None:
         try:
@@ -291,14 +301,14 @@ class _Batch:
     # ------------------------------------------------------------------ commit
 
     def commit(self) -> Applied:
-        """Make names durable, then the rows; return what was done."""
+        """Make names durable, then the rows; return what was done.
+
+        Raises:
+            RootTrouble: the disk does not keep names; what was done is ours and needed still.
+        """
         if not self._shown:
             return self._result
-        directories = {paths.parent(path) for path in self._shown}
-        if len(directories) <= FEW_DIRECTORIES:
-            self._root.sync_directories(directories)
-        else:
-            self._root.sync()
+        self._sync_names()
         for path, (place, signature) in self._shown.items():
             self._draft.applied(path, place, signature)
         now_ns = time.time_ns()
@@ -311,6 +321,16 @@ class _Batch:
                     )
         self._result.done = list(self._shown)
         return self._result
+
+    def _sync_names(self) -> None:
+        directories = {paths.parent(path) for path in self._shown}
+        try:
+            if len(directories) <= FEW_DIRECTORIES:
+                self._root.sync_directories(directories)
+            else:
+                self._root.sync()
+        except OSError as error:
+            raise not_kept(error) from error
 
     def discard(self) -> None:
         """Remove what was prepared and not used."""

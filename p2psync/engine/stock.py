@@ -18,7 +18,7 @@ from typing import Final
 from p2psync.core.draft import Draft
 from p2psync.core.ignore import NOTHING, Rules
 from p2psync.core.problem import Problem
-from p2psync.engine.apply import Applier
+from p2psync.engine.apply import Applier, not_kept
 from p2psync.engine.scanning import Found, Scanner
 from p2psync.errors import RootTrouble
 from p2psync.fs.root import Root
@@ -105,7 +105,15 @@ class Stock:
         self.scanner = Scanner(self.index, self.root, self.draft)
         if not self.safe:
             needed = [path for path, _ in self.index.needed(limit=LOOK_FIRST)]
+            if needed:
+                self._sync()  # what is recognised as ours has to be durable
             yield from self.scanner.paths(needed)
+
+    def _sync(self) -> None:
+        try:
+            self.root.sync()
+        except OSError as error:
+            raise not_kept(error) from error
 
     def draft(self) -> Draft:
         """Return a draft over the index with the rules and a spare author id."""

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
+import stat
 from pathlib import Path
 
 import pytest
 
+from p2psync.engine import fetch
 from p2psync.engine.events import State
 from p2psync.engine.following import finished
 from p2psync.errors import ExitCode
+from p2psync.fs import syscalls
 from tests.support.replicas import PATIENCE_S, Site, cluster
 
 
@@ -84,5 +88,39 @@ async def test_convergence_contents_refused_while_held_are_asked_for_again(
         async with asyncio.timeout(PATIENCE_S):
             while a.replica.held:
                 await a.replica.changed.wait(0.1)
+
+        assert await made.settled() == {"f": b"1"}
+
+
+@pytest.mark.parametrize("failing", ["contents", "names"])
+async def test_i13_a_disk_that_does_not_keep_what_is_written_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: str
+) -> None:
+    """An error while making things durable is shown; when it is over, all goes on by itself."""
+    monkeypatch.setattr(fetch, "RETRY_S", 0.3)
+    broken = False
+    sync, sync_all = syscalls.fsync, syscalls.sync_filesystem
+
+    def fsync(file: int) -> None:
+        if broken and stat.S_ISDIR(os.fstat(file).st_mode) == (failing == "names"):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        sync(file)
+
+    def sync_filesystem(file: int) -> None:
+        if broken:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        sync_all(file)
+
+    monkeypatch.setattr(syscalls, "fsync", fsync)
+    monkeypatch.setattr(syscalls, "sync_filesystem", sync_filesystem)
+    async with cluster(tmp_path, "a", "b", lines="ab") as made:
+        a, b = made.sites["a"], made.sites["b"]
+        await made.settled()
+        broken = True
+        (a.root / "f").write_text("1")
+        await until(b, State.BLOCKED, State.HELD)
+        status = await b.replica.status()
+        assert status.problems or "does not keep" in status.detail
+        broken = False
 
         assert await made.settled() == {"f": b"1"}
