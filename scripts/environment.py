@@ -46,7 +46,11 @@ def ensure(kind: str, lock: Path) -> Path:
         return python
     with _alone(base):
         if not _complete(place):
-            _make(place, lock)
+            try:
+                _make(place, lock)
+            except BaseException:  # half a one must not count among those that are kept
+                shutil.rmtree(place, ignore_errors=True)
+                raise
             _remove_old(base, kind, place)
     return python
 

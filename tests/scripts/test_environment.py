@@ -100,6 +100,7 @@ def test_what_cannot_be_installed_is_told_and_not_used(checkout: Path) -> None:
     assert (first.returncode, first.stdout) == (8, "")
     assert "hash" in first.stderr.lower()
     assert "first use" in second.stderr
+    assert not list(checkout.glob(".venv/run-*"))  # else one that is in use would make room
 
 
 def test_the_locks_have_hashes_and_no_addresses() -> None:
