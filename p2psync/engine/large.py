@@ -132,6 +132,7 @@ class LargeFetcher:
         left = await self._replica.worker(
             self._replica.stock.applier.reuse_chunks, partial, left
         )
+        await asyncio.to_thread(partial.check_room, left)
         self._replica.stock.received[content] = sum(manifest.sizes) - sum(
             size for _, size, _ in left
         )

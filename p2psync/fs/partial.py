@@ -57,6 +57,17 @@ class Partial:
         """
         return [chunk for chunk in chunks if not self._has(chunk)]
 
+    def check_room(self, chunks: Iterable[Chunk]) -> None:
+        """Raise OSError if the disk cannot hold these chunks too.
+
+        So that what does not fit is not begun, and leaves the space to what does. A chunk that
+        repeats counts once: it may be zeros, which take none.
+        """
+        wanted = sum({data: size for _, size, data in chunks}.values())
+        disk = os.fstatvfs(self._staging.staging)
+        if wanted > disk.f_bavail * disk.f_frsize:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
     def write(self, chunk: Chunk, data: bytes) -> None:
         """Write one chunk.
 

@@ -54,6 +54,21 @@ def test_i05_a_full_disk(tmp_path: Path) -> None:
     mounted("size=768k", tmp_path, child)
 
 
+def test_i05_what_will_not_fit_is_not_begun(tmp_path: Path) -> None:
+    """A large file too large for the disk is known to be so before its first chunk."""
+
+    def child() -> None:
+        partial = Folder.make(tmp_path).root.partial(bytes(32), 10**6)
+        chunks = [(at, 10**5, bytes([at % 251] * 32)) for at in range(0, 10**6, 10**5)]
+        with pytest.raises(OSError, match="No space"):
+            partial.check_room(chunks)
+        partial.check_room(chunks[:3])
+        partial.check_room([(at, 10**5, bytes(32)) for at, _, _ in chunks])  # zeros, perhaps
+        partial.close()
+
+    mounted("size=768k", tmp_path, child)
+
+
 def test_i07_no_inodes_left(tmp_path: Path) -> None:
     """A new file is a problem, a delete is not."""
 
