@@ -41,7 +41,8 @@ class Partial:
         self._name = content.hex().encode() + PART
         self._epoch = staging.epoch
         self._file: int | None = None
-        self._opening = threading.Lock()
+        self._closed = False
+        self._using = threading.RLock()  # no writer's descriptor is closed under it
         self._zeros: dict[int, bytes] = {}
         self.content = content
         self.size = size
@@ -80,9 +81,10 @@ class Partial:
             raise IntegrityError("the bytes of a chunk are not those that were announced")
         if offset < 0 or offset + size > self.size:
             raise IntegrityError("a chunk lies outside its file")
-        file = self._opened()
-        if not (_is_zeros(data) and self._is_hole(file, offset, size)):
-            syscalls.write(file, data, offset)
+        with self._using:
+            file = self._opened()
+            if not (_is_zeros(data) and self._is_hole(file, offset, size)):
+                syscalls.write(file, data, offset)
 
     def take_from(
         self, source: bytes, chunks: Iterable[tuple[int, Chunk]], *, history: bool = False
@@ -143,10 +145,12 @@ class Partial:
         return prepared
 
     def close(self) -> None:
-        """Close it and keep what is there for the next time."""
-        file, self._file = self._file, None
-        if file is not None:
-            os.close(file)
+        """Close it and keep what is there for the next time; nothing is written after that."""
+        with self._using:
+            self._closed = True
+            file, self._file = self._file, None
+            if file is not None:
+                os.close(file)
 
     def remove(self) -> None:
         """Close it and remove what is there: nobody wants this content any more."""
@@ -159,7 +163,9 @@ class Partial:
     def _opened(self) -> int:
         if self._epoch != self._staging.epoch:
             raise OSError(errno.EIO, LOST)
-        with self._opening:
+        with self._using:
+            if self._closed:
+                raise OSError(errno.EBADF, os.strerror(errno.EBADF))
             if self._file is None:
                 self._file = syscalls.create(self._staging.staging, self._name)
                 self._claim()

@@ -228,3 +228,17 @@ def test_a_source_that_shrinks_gives_nothing(folder: Folder) -> None:
     assert partial.take_from(b"x", [(0, cut(data)[0])]) == set()
     assert isinstance(row, Row)
     partial.close()
+
+
+def test_a_late_write_reaches_no_descriptor_of_somebody_else(folder: Folder) -> None:
+    """A thread that still writes when the transfer is given up cannot hit a reused number."""
+    data = b"x" * 1000
+    content = blake3(data).digest()
+    partial = folder.root.partial(content, 2000)
+    partial.write((0, 1000, content), data)
+    partial.close()
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        partial.write((1000, 1000, content), data)
+    partial.close()
+
+    assert folder.root.partial(content, 2000).lacks([(0, 1000, content)]) == []
