@@ -127,6 +127,11 @@ class Conversation:
         return self.admitted.done() and self.admitted.exception() is None
 
     @property
+    def closing(self) -> bool:
+        """True once either side has said goodbye: nothing new is to be begun."""
+        return self.over or self._session.state is State.OVER
+
+    @property
     def over(self) -> bool:
         """True once nothing more will be sent or received."""
         return self._over.done()

@@ -116,7 +116,7 @@ class Dispatch:
             try:
                 await self._attach(folder, replica)
             except ChannelClosedError:
-                if self.conversation.over:
+                if self.conversation.closing:
                     raise
                 logger.debug("a replica ended while it was attached")
         elif replica not in self._opening:

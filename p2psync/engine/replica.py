@@ -290,9 +290,9 @@ class Replica:
         """Exchange with a peer for as long as the context lasts; only while `is_open`.
 
         Raises:
-            ChannelClosedError: the replica is about to end.
+            ChannelClosedError: the replica or the conversation is about to end.
         """
-        if not self.is_open:
+        if not self.is_open or conversation.closing:  # it may have been replaced already
             raise ChannelClosedError(NOT_OPEN)
         exchange = Exchange(
             self.stock.index,

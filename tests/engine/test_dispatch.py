@@ -7,11 +7,13 @@ import contextlib
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 
+import pytest
+
 from p2psync.core.vector import digest
 from p2psync.engine.conversation import Conversation
 from p2psync.engine.dispatch import Dispatch
 from p2psync.engine.replica import Replica
-from p2psync.errors import RemoteProtocolError
+from p2psync.errors import ChannelClosedError, RemoteProtocolError
 from p2psync.net.memory import memory_pair
 from p2psync.protocol.messages import (
     AskFiles,
@@ -205,6 +207,27 @@ async def test_a_replica_that_was_started_anew_is_attached_anew(tmp_path: Path) 
             await site.replica.survey.now()
             await made.peer.say(AskFiles(1, FOLDER, [CONTENT]))
             assert (await made.peer.hear(Files)).files == [(CONTENT, b"content")]
+
+
+async def test_n09_a_session_that_was_replaced_attaches_nothing_any_more(
+    tmp_path: Path,
+) -> None:
+    """Both sides dialled, and the replica opens only after the choice was made: the session
+    that lost must not push out the one that stays."""
+    async with one(tmp_path) as (_, site):
+        rights = Rights()
+        async with desk(rights) as lost:
+            await taken(lost.peer)
+            rights.shared[FOLDER] = site.replica
+            async with desk(rights) as stays:
+                await stays.peer.hear(Attach)
+                lost.conversation.close("replaced by a later session")
+                with pytest.raises(ChannelClosedError):
+                    async with site.replica.attached(lost.conversation):
+                        raise AssertionError("it must not be attached")
+                await lost.peer.end()
+                await stays.peer.say(AskFiles(1, FOLDER, [CONTENT]))
+                assert (await stays.peer.hear(Files)).files == [(CONTENT, b"content")]
 
 
 async def test_silence_members_are_told_once_and_when_there_are_more(tmp_path: Path) -> None:
