@@ -27,6 +27,7 @@ from p2psync.control.messages import (
 from p2psync.errors import ExitCode
 
 QUIET_S: Final = 2.0
+WAITING: Final = "waiting for the other device"
 ON_ITS_OWN = "It stays in sync in the background; `p2psync status` shows it."
 
 
@@ -115,7 +116,9 @@ class Follower:
             case State() if reply.state != self._state:
                 self._state = reply.state
                 if reply.state != "up-to-date":  # the last line says that
-                    said = reply.state.replace("-", " ")
+                    said = (
+                        WAITING if reply.state == "waiting" else reply.state.replace("-", " ")
+                    )
                     self._output.say(f"{printable(reply.path)}: {said}")
 
     def _be_patient(self, sentence: str) -> None:

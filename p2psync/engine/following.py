@@ -44,7 +44,7 @@ class Rest:
 
 async def follow(replica: Replica, peer: bytes) -> AsyncGenerator[Event, None]:
     """Tell how a replica and one peer become equal; ends with `Finished`."""
-    last: Progress | None = None
+    last: Event | None = None
     rest = Rest()
     there = False
     while True:
@@ -52,14 +52,14 @@ async def follow(replica: Replica, peer: bytes) -> AsyncGenerator[Event, None]:
         try:
             status = await replica.status()
             progress = _progress(replica, peer, status)
-            if progress != last:
+            if progress != last and (last or isinstance(progress, Progress)):
                 last = progress
                 yield progress
             if await replica.equal_with(peer):
                 there = False
                 break
-            there = await replica.waits_for(peer)
-            if rest.lasts(there or status.state in (State.BLOCKED, State.HELD)):
+            there = replica.blocked_there(peer)
+            if rest.lasts(status.state is State.HELD or await replica.rests(peer)):
                 break
             await waiting
         finally:
@@ -69,13 +69,20 @@ async def follow(replica: Replica, peer: bytes) -> AsyncGenerator[Event, None]:
     yield finished(status, there=there)
 
 
-def _progress(replica: Replica, peer: bytes, status: FolderStatus) -> Progress:
-    """How far this device and the peer are, together: what both have of what there is."""
+def _progress(replica: Replica, peer: bytes, status: FolderStatus) -> Progress | StateChanged:
+    """How far this device and the peer are, together: what both have of what there is.
+
+    Of a peer that is gone nothing can be said but that it is waited for.
+    """
     told = [link.exchange.told for link in replica.links if link.conversation.key == peer]
-    files = status.need_files + (told[0].need_files if told else 0)
-    size = status.need_bytes + (told[0].need_bytes if told else 0)
+    if not told:
+        return StateChanged(State.WAITING, status.path)
+    files = status.need_files + told[0].need_files
+    size = status.need_bytes + told[0].need_bytes
     total_files = status.files + status.need_files
     total_bytes = status.size_bytes + status.need_bytes
+    if status.need_files:  # what has come of a large file is neither there nor to come
+        total_bytes += sum(list(replica.stock.received.values()))
     return Progress(
         max(0, total_files - files), total_files, max(0, total_bytes - size), total_bytes
     )
