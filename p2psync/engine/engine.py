@@ -152,8 +152,8 @@ class Engine(Household):
             status = await replica.status()
             if status.state is State.HELD:
                 break
-            there = await replica.waits_for()
-            if rest.lasts(there or (status.state is State.BLOCKED and bool(replica.links))):
+            there = replica.blocked_there()
+            if rest.lasts(await replica.rests()):
                 break
             event = StateChanged(status.state, status.path)
             if event != last:

@@ -487,10 +487,23 @@ class Replica:
     # ------------------------------------------------------------------ what others see
 
     def _equal_with(self, link: Link) -> bool:
-        return link.exchange.told.need_files == 0 and self._has_told_all(link)
+        """Say whether both know the same, and neither lacks anything."""
+        return (
+            link.exchange.told.need_files == 0
+            and self.stock.need() == (0, 0)
+            and self._knows_as_much(link)
+        )
 
-    def _has_told_all(self, link: Link) -> bool:
-        """Say whether both know the same and nothing is lacking here."""
+    def _rests_with(self, link: Link) -> bool:
+        """Say whether both know the same, and who lacks anything gets no further with it."""
+        told = link.exchange.told
+        return (
+            (told.need_files == 0 or told.stuck)
+            and (self.stock.need() == (0, 0) or self._stuck())
+            and self._knows_as_much(link)
+        )
+
+    def _knows_as_much(self, link: Link) -> bool:
         told = link.exchange.told
         mine = self.stock.index.facts().known
         return (
@@ -498,7 +511,6 @@ class Replica:
             and told.known is not None
             and vector.includes(told.known, mine)
             and vector.includes(mine, told.known)
-            and self.stock.need() == (0, 0)
         )
 
     async def equal_with(self, peer: bytes) -> bool:
@@ -506,16 +518,23 @@ class Replica:
         links = [link for link in self.links if link.conversation.key == peer]
         return self.is_open and bool(links) and await self.worker(self._equal_with, links[0])
 
-    async def waits_for(self, peer: bytes | None = None) -> bool:
-        """Say whether all that is missing is at a peer (None: any) that cannot get further."""
-        if not self.is_open:
+    async def rests(self, peer: bytes | None = None) -> bool:
+        """Say whether nothing goes on with this connected peer (None: with any of them).
+
+        What is missing then stays so until somebody does something, here or there.
+        """
+        links = [link for link in self.links if peer in (None, link.conversation.key)]
+        if not links or not self.is_open:
             return False
-        stuck = [
-            link
-            for link in list(self.links)
-            if link.exchange.told.stuck and peer in (None, link.conversation.key)
-        ]
-        return bool(stuck) and await self.worker(lambda: all(map(self._has_told_all, stuck)))
+        return await self.worker(lambda: all(map(self._rests_with, links)))
+
+    def blocked_there(self, peer: bytes | None = None) -> bool:
+        """Say whether a connected peer lacks something and gets no further with it."""
+        return any(
+            link.exchange.told.stuck
+            for link in self.links
+            if peer in (None, link.conversation.key)
+        )
 
     async def in_sync(self) -> bool:
         """Say whether this device and every connected member have everything; one at least."""
