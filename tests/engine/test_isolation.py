@@ -10,9 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from p2psync.core.problem import Problem, Reason
 from p2psync.engine import fetch
-from p2psync.engine.events import State
-from p2psync.engine.following import finished
+from p2psync.engine.events import Event, Finished, State
+from p2psync.engine.following import SETTLED_S, finished, follow
+from p2psync.engine.link import GIVING_AT_ONCE
+from p2psync.engine.scanning import Found
 from p2psync.errors import ExitCode
 from p2psync.fs import syscalls
 from tests.support.replicas import PATIENCE_S, Site, cluster
@@ -124,3 +127,34 @@ async def test_i13_a_disk_that_does_not_keep_what_is_written_is_waited_for(
         broken = False
 
         assert await made.settled() == {"f": b"1"}
+
+
+async def test_a_problem_here_does_not_cut_the_following_of_a_peer_short(
+    tmp_path: Path,
+) -> None:
+    """What is blocked on this side ends `share` and `wait` only when the peer has the rest."""
+    async with cluster(tmp_path, "a", "b", lines="ab") as made:
+        a, b = made.sites["a"], made.sites["b"]
+        await made.settled()
+        (giving,) = (link.giving for link in a.replica.links)
+        for _ in range(GIVING_AT_ONCE):
+            await giving.acquire()
+        (a.root / "f").write_text("1")
+        await a.replica.survey.now()
+        problem = Problem(b"x/mount", Reason.MOUNTED)
+        a.replica.problems.note(Found(problems={problem.path: problem}))
+
+        async def follow_to_the_end() -> Event:
+            return [event async for event in follow(a.replica, b.key)][-1]
+
+        following = asyncio.create_task(follow_to_the_end())
+        await asyncio.sleep(2 * SETTLED_S)
+        assert not following.done()
+        for _ in range(GIVING_AT_ONCE):
+            giving.release()
+        async with asyncio.timeout(PATIENCE_S):
+            end = await following
+
+        assert isinstance(end, Finished)
+        assert end.exit_code is ExitCode.CONFLICTS
+        assert (b.root / "f").read_text() == "1"
