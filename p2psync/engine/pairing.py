@@ -156,11 +156,11 @@ class Pairing:
                 welcome.bytes,
                 welcome.complete,
             )
-            yield offer
             lingering = asyncio.create_task(met.linger())
             try:
+                yield offer
                 target = await self._target(offer, path, directory, confirm)
-            except UserError:
+            except BaseException:  # who hangs up instead of an answer declines as well
                 await met.decline()
                 raise
             finally:

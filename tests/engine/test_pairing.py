@@ -421,6 +421,37 @@ async def test_declining_undoes_it(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         assert not (b.path / "f").exists()
 
 
+async def test_hanging_up_at_the_preview_declines(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C instead of an answer leaves no member behind that never comes."""
+    async with town(tmp_path, monkeypatch, "a", "b") as made:
+        a, b = made.machines
+        asked = asyncio.Event()
+
+        async def confirm(offer: Offer) -> bool:
+            asked.set()
+            return await asyncio.get_running_loop().create_future()
+
+        async def accept_and_hesitate(code: str) -> None:
+            stream = b.engine.accept(code, None, str(b.path).encode(), 1.0, confirm)
+            async with contextlib.aclosing(stream) as events:
+                async for _ in events:
+                    pass
+
+        async with sharing(a, a.root("f")) as shared:
+            accepting = asyncio.create_task(accept_and_hesitate(await shared.code()))
+            async with asyncio.timeout(PATIENCE_S):
+                await asked.wait()
+            accepting.cancel()
+            await asyncio.gather(accepting, return_exceptions=True)
+            error = await shared.failed()
+
+        assert error.exit_code == ExitCode.REFUSED
+        assert not a.engine.peers
+        assert not b.engine.replicas
+
+
 TYPED = {
     "a word not in the list": ("zebra-apple-river-qqqqq", ExitCode.USAGE),
     "three words": ("zebra-apple-river", ExitCode.USAGE),
