@@ -52,6 +52,7 @@ class Engine(Household):
                 else:
                     yield event
         if joined:
+            replica = self.replicas.get(replica.record.replica, replica)  # if it began anew
             async for event in follow(replica, joined):
                 yield event
 
@@ -228,6 +229,7 @@ class Engine(Household):
         """
         replica = self._replica_named(path)
         key = replica.record.replica
+        self._pairing.withdraw(replica)
         self._home.remove_folder(key)
         del self.replicas[key]
         self._join_twins()

@@ -54,6 +54,13 @@ class Pairing:
         for offering in list(self._offerings.values()):
             offering.withdraw()
 
+    def withdraw(self, replica: Replica) -> None:
+        """The replica is left: a code for it is void."""
+        for slot, offering in list(self._offerings.items()):
+            if offering.replica.record == replica.record:
+                offering.withdraw()
+                del self._offerings[slot]
+
     # ------------------------------------------------------------------ sharing
 
     async def offer(self, replica: Replica) -> AsyncGenerator[events.Event | bytes, None]:

@@ -452,6 +452,24 @@ async def test_hanging_up_at_the_preview_declines(
         assert not b.engine.replicas
 
 
+async def test_the_code_of_a_folder_that_was_left_is_void(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody joins a folder that is not synced here any more."""
+    async with town(tmp_path, monkeypatch, "a", "b") as made:
+        a, b = made.machines
+        root = a.root("f")
+        async with sharing(a, root) as shared:
+            code = await shared.code()
+            await a.engine.leave(str(root).encode(), purge=False)
+            with pytest.raises(UserError) as caught:
+                await accept(b, code)
+
+        assert caught.value.exit_code in (ExitCode.REFUSED, ExitCode.UNREACHABLE)
+        assert not a.engine.peers
+        assert not b.engine.replicas
+
+
 TYPED = {
     "a word not in the list": ("zebra-apple-river-qqqqq", ExitCode.USAGE),
     "three words": ("zebra-apple-river", ExitCode.USAGE),
