@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, suppress
 from typing import Protocol
 
@@ -19,6 +19,7 @@ from p2psync.engine.link import Link
 from p2psync.engine.replica import Replica, nothing
 from p2psync.engine.signal import Bell
 from p2psync.errors import ChannelClosedError
+from p2psync.protocol import limits
 from p2psync.protocol.messages import (
     AskChunks,
     AskFiles,
@@ -36,6 +37,10 @@ from p2psync.protocol.messages import (
 logger = logging.getLogger(__name__)
 
 ATTACH_S = 60.0
+ROW_BYTES, KEPT_BYTES = (
+    800,
+    18,
+)  # the most a member row takes on the wire, and each row it keeps
 
 
 class Rights(Protocol):
@@ -134,7 +139,8 @@ class Dispatch:
         rows = self._rights.rows(folder)
         if rows is not None and self._told.get(folder) != len(rows):
             self._told[folder] = len(rows)
-            await self.conversation.send(Members(folder, rows))
+            for part in portions(rows):
+                await self.conversation.send(Members(folder, part))
 
     async def _attach(self, folder: bytes, replica: Replica) -> None:
         stack = AsyncExitStack()
@@ -192,6 +198,20 @@ class Dispatch:
             await self.conversation.send(Detach(message.folder))
         elif isinstance(message, AskFiles | AskManifest | AskChunks):
             await self.conversation.send(nothing(message))
+
+
+def portions(rows: list[MemberRow]) -> Iterator[list[MemberRow]]:
+    """Split member rows into messages that fit a control frame; one at least, be it empty."""
+    part: list[MemberRow] = []
+    room = limits.CONTROL_FRAME * 7 // 8
+    for row in rows:
+        size = ROW_BYTES + KEPT_BYTES * len(row.kept)
+        if size > room:
+            yield part
+            part, room = [], limits.CONTROL_FRAME * 7 // 8
+        part.append(row)
+        room -= size
+    yield part
 
 
 class TwinRights:

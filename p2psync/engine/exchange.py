@@ -42,6 +42,8 @@ from p2psync.store.index import Index
 
 logger = logging.getLogger(__name__)
 
+MARK_AUTHORS = 56_000  # in all vectors of one mark, so that it fits a control frame
+
 DraftMaker = Callable[[], Draft]
 
 
@@ -236,7 +238,7 @@ class Exchange:
         facts = self._index.facts()
         known = vector.beyond(facts.known, self._sent_known)
         collected = vector.beyond(facts.collected, self._sent_collected)
-        acks = self._acks(facts.known)
+        acks = self._acks(facts.known, MARK_AUTHORS - len(known) - len(collected))
         files, size = self._need()
         # what peers announce may add up to anything
         need = files, min(size, limits.SEQ_MAX), files > 0 and self._stuck()
@@ -259,8 +261,11 @@ class Exchange:
         self._echoes = []
         return [mark]
 
-    def _acks(self, mine: Vector) -> dict[bytes, Vector | None]:
-        """What other members are known to know, beyond what was told or heard already."""
+    def _acks(self, mine: Vector, room: int) -> dict[bytes, Vector | None]:
+        """What other members are known to know, beyond what was told or heard already.
+
+        room: how many authors still fit; what does not goes with the next mark.
+        """
         acks: dict[bytes, Vector | None] = {}
         for member, known in self._index.peers_known().items():
             if member == self._peer:
@@ -269,9 +274,14 @@ class Exchange:
                 self._sent_acks.get(member, {}), self._heard_acks.get(member, {})
             )
             news = vector.beyond(known, told)
-            if news:
-                acks[member] = None if vector.includes(known, mine) else news
-                self._sent_acks[member] = vector.join(told, known)
+            all_of_it = vector.includes(known, mine)
+            if not news or (len(news) > room and not all_of_it):
+                continue
+            acks[member] = None if all_of_it else news
+            self._sent_acks[member] = vector.join(told, known)
+            room -= 0 if all_of_it else len(news)
+            if len(acks) == limits.MEMBERS:
+                break
         return acks
 
     # ------------------------------------------------------------------ receiving

@@ -7,6 +7,7 @@ import contextlib
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from p2psync.core.vector import digest
@@ -15,6 +16,7 @@ from p2psync.engine.dispatch import Dispatch
 from p2psync.engine.replica import Replica
 from p2psync.errors import ChannelClosedError, RemoteProtocolError
 from p2psync.net.memory import memory_pair
+from p2psync.protocol import limits
 from p2psync.protocol.messages import (
     AskFiles,
     Attach,
@@ -244,6 +246,20 @@ async def test_silence_members_are_told_once_and_when_there_are_more(tmp_path: P
             rights.list = [row("one"), row("two")]
             made.dispatch.refresh()
             assert len((await made.peer.hear(Members)).rows) == 2
+
+
+async def test_t23_a_vast_member_list_goes_in_several_messages(tmp_path: Path) -> None:
+    """Rows as large as they can be, as many as there can be: each message fits a frame."""
+    async with one(tmp_path) as (_, site):
+        rights = Rights(site)
+        kept = tuple(b"%016d" % number for number in range(limits.MEMBER_ROWS))
+        largest = msgspec.structs.replace(row("\U0001f600" * limits.NAME_TEXT), kept=kept)
+        rights.list = [msgspec.structs.replace(largest, serial=n + 1) for n in range(300)]
+        async with desk(rights) as made:
+            told: list[MemberRow] = []
+            while len(told) < len(rights.list):
+                told += (await made.peer.hear(Members)).rows
+            assert told == rights.list
 
 
 async def test_members_are_told_before_any_entry(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from p2psync.core.observed import Observed
 from p2psync.core.vector import digest
 from p2psync.engine.exchange import Exchange
 from p2psync.errors import RemoteProtocolError
-from p2psync.protocol import limits
+from p2psync.protocol import codec, limits
 from p2psync.protocol.messages import (
     Attach,
     Entries,
@@ -106,7 +106,7 @@ class Talk:
             more = half.more
         if not queue:
             return None
-        message = queue.popleft()
+        message = codec.decode(codec.encode(queue.popleft()))  # it fits a frame
         self.said.append((self.sides[who].name, message))
         self._take(1 - who, message)
         return message
@@ -324,6 +324,23 @@ def test_acknowledgements_are_passed_on_for_members_only(sides: Sides) -> None:
     Talk(b, c).until_silent()
     Talk(b, a, members=(c,)).until_silent()
     assert a.index.peers_known()[c.key] == c.index.facts().known
+
+
+def test_t23_acknowledgements_without_number_go_in_several_marks(sides: Sides) -> None:
+    """Somebody made up a thousand members and what they know: between honest replicas every
+    mark still fits a frame, and in the end all is told."""
+    a, b, c = sides
+    a.sees(b"x", "x")
+    vast = dict.fromkeys(range(1, limits.AUTHORS), 2**62)
+    made_up = [b"%032d" % number for number in range(600)]
+    for number, member in enumerate(made_up):
+        a.index.join_peer(member, vast if number < 5 else {number + 1: 1})
+    talk = Talk(a, b, members=(c,))
+    talk.members += made_up
+    said = talk.until_silent()
+    assert 3 <= said["a Mark"] <= 6
+    assert len(b.index.peers_known()) > 600
+    assert equal(a, b)
 
 
 def test_l7_taking_a_page_twice_changes_nothing(sides: Sides) -> None:
