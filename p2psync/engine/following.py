@@ -104,7 +104,8 @@ def finished(status: FolderStatus, *, there: bool = False) -> Finished:
             for count, word in ((blocked, "blocked"), (conflicts, "in conflict"))
             if count
         ]
-        message = f"Up to date, {' and '.join(counts)}. `p2psync status` shows them."
+        whole = "Not up to date" if needed else "Up to date"
+        message = f"{whole}, {' and '.join(counts)}. `p2psync status` shows which."
         return Finished(ExitCode.CONFLICTS, message)
     if there:
         return Finished(ExitCode.CONFLICTS, BLOCKED_THERE)

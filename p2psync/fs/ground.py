@@ -60,7 +60,8 @@ def problem_of(path: bytes, error: OSError, *, reading: bool = False) -> Problem
     reason = _REASONS.get(number, Reason.IO_ERROR)
     if reading and reason is Reason.UNWRITABLE:
         reason = Reason.UNREADABLE
-    return Problem(path, reason, _DETAILS.get(number) or error.strerror or str(error))
+    detail = "" if number == errno.ENOSPC else error.strerror or str(error)  # said already
+    return Problem(path, reason, _DETAILS.get(number) or detail)
 
 
 def signature_of(status: os.stat_result) -> Signature:
