@@ -119,19 +119,20 @@ class EntriesPart(FactsPart):
         ):
             digest -= _term(path, body)
         if totals.tombstones:
-            for path, body in self._db.all_in(
-                "DELETE FROM entries WHERE live = 0 AND path IN (?*) RETURNING path, body",
-                paths,
-            ):
-                digest -= _term(path, body)
-                totals.tombstones -= 1
+            totals.tombstones -= len(
+                self._db.all_in(
+                    "DELETE FROM entries WHERE live = 0 AND path IN (?*) RETURNING path",
+                    paths,
+                )
+            )
         records = []
         for path in paths:
             if (new := changed[path]) is None:
                 continue
             arrival, entry = new
             body = encode(entry)
-            digest += _term(path, body)
+            if entry.live:
+                digest += _term(path, body)
             totals.tombstones += not entry.live
             records.append((arrival, path, 1 if entry.live else 0, body))
         records.sort()  # arrivals ascending: the table only grows at its end

@@ -58,7 +58,10 @@ class FactsPart:
         return self._totals.needs, self._totals.need_bytes
 
     def digest(self) -> bytes:
-        """Return 32 bytes that are equal when all entries are, and hardly ever else."""
+        """Return 32 bytes that are equal when all living entries are, and hardly ever else.
+
+        Tombstones do not count: one replica may have collected what another has yet to keep.
+        """
         return self._totals.digest.to_bytes(32, "big")
 
     def get(self, key: str) -> bytes | None:

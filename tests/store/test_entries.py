@@ -137,6 +137,17 @@ def test_digest_tells_apart_what_is_path_and_what_is_entry(index: Index) -> None
     assert index.digest() != one
 
 
+def test_m13_a_tombstone_kept_or_collected_makes_no_difference(index: Index) -> None:
+    """Who still has to keep one for somebody is not told to list everything anew."""
+    index.write(changes(index.facts(), entries={b"a": entry("x")}))
+    one = index.digest()
+    index.write(changes(index.facts(), entries={b"b": entry(past={7: 1})}))
+    assert index.digest() == one
+    index.write(changes(index.facts(), entries={b"b": None}))
+
+    assert index.digest() == one
+
+
 def test_tombstones_without_a_row_in_pages(index: Index) -> None:
     """What may be collected: no live value, nothing on this disk; live again: no more."""
     dead = {b"dead-%02d" % number: entry() for number in range(10)}

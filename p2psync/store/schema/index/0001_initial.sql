@@ -6,7 +6,7 @@
 -- One row: the counters and everything that must be known without counting.
 --   author, seq: under which the next local change is numbered; author 0 after each start.
 --   arrival: of the entry stored last.
---   digest: sum modulo 2^256 of a hash of every entry, big-endian.
+--   digest: sum modulo 2^256 of a hash of every living entry, big-endian.
 --   files, bytes: regular files in `rows`. needs, need_bytes: paths in `needed`, and the bytes
 --   of the regular files wanted there. tombstones: entries without live values.
 CREATE TABLE facts (
