@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 
@@ -71,6 +71,7 @@ class Fetcher:
         self._replica = replica
         self.wake = asyncio.Event()
         self._in_flight: set[bytes] = set()
+        self._burst: Mapping[bytes, Want] = {}  # is applied together with what is in flight
         self._packs: set[asyncio.Task[None]] = set()
         self.idle = True
         """Nothing can be done now about what is needed, if anything is."""
@@ -131,17 +132,41 @@ class Fetcher:
         chosen = await self._replica.worker(self._choose, self._paused(), self._unavailable())
         if chosen.obstructed:
             self.took(Applied(rescan=chosen.obstructed))
-        if chosen.now:
+        if self._is_burst(chosen):
+            self._start_burst(group, chosen)
+        elif chosen.now:
             applied = await self._replica.apply(chosen.now, {}, {})
             self.took(applied, chosen.now)
             if applied.done or applied.problems or applied.rescan:
                 return True  # what is below a path in trouble is not to be fetched now
         started = self._start_packs(group, chosen) + self._start_large(group, chosen)
+        started += len(self._burst)
         if not started and not self._packs:
             return False
         if self._packs:
             await self._pack_or_news()
         return bool(started or self._packs)
+
+    def _is_burst(self, chosen: Chosen) -> bool:
+        """Say whether all that is needed fits one request: then it is shown all together.
+
+        So a save of a project or a small checkout is staged whole before any of it is visible
+        (design 6.5). What is larger, or in trouble, comes pack by pack.
+        """
+        return bool(
+            chosen.now
+            and chosen.small
+            and not (chosen.large or chosen.obstructed or self._in_flight or self._pauses)
+            and chosen.count <= PACK_FILES
+            and sum(chosen.small.values()) <= limits.PACK_BYTES
+        )
+
+    def _start_burst(self, group: asyncio.TaskGroup, chosen: Chosen) -> None:
+        link, pack = self._next_pack(iter(chosen.small.items()))
+        if link is not None and len(pack) == len(chosen.small):
+            self._burst = chosen.now
+            self._start_pack(group, link, {c: chosen.paths[c] for c in pack}, chosen.now)
+            chosen.small = {}
 
     async def _pack_or_news(self) -> None:
         """Wait for a pack; a peer that lets us wait for one does not keep us from the rest."""
@@ -175,6 +200,8 @@ class Fetcher:
         self, chosen: Chosen, path: bytes, want: Want, gone: Collection[bytes]
     ) -> None:
         place, applier = want.place, self._replica.stock.applier
+        if path in self._burst:
+            return
         if place is None or place.kind is not Kind.FILE:
             chosen.now[path] = want
             return
@@ -250,14 +277,22 @@ class Fetcher:
             link, pack = self._next_pack(waiting)
             if link is None:
                 break
-            wants = {content: chosen.paths[content] for content in pack}
-            self._in_flight.update(pack)
-            link.packs += 1
-            task = group.create_task(self._fetch_pack(link, wants))
-            self._packs.add(task)
-            task.add_done_callback(self._packs.discard)
+            self._start_pack(group, link, {c: chosen.paths[c] for c in pack}, {})
             started += 1
         return started
+
+    def _start_pack(
+        self,
+        group: asyncio.TaskGroup,
+        link: Link,
+        wants: dict[bytes, dict[bytes, Want]],
+        along: Mapping[bytes, Want],
+    ) -> None:
+        self._in_flight.update(wants)
+        link.packs += 1
+        task = group.create_task(self._fetch_pack(link, wants, along))
+        self._packs.add(task)
+        task.add_done_callback(self._packs.discard)
 
     def _next_pack(
         self, waiting: Iterable[tuple[bytes, int]]
@@ -276,7 +311,13 @@ class Fetcher:
                 break
         return link, pack
 
-    async def _fetch_pack(self, link: Link, wants: dict[bytes, dict[bytes, Want]]) -> None:
+    async def _fetch_pack(
+        self,
+        link: Link,
+        wants: dict[bytes, dict[bytes, Want]],
+        along: Mapping[bytes, Want],
+    ) -> None:
+        """Fetch small files and apply them; along: what is applied together with them."""
         link.open_asks += 1
         left = set(wants)
         try:
@@ -285,7 +326,7 @@ class Fetcher:
                 link.gone.update(answer.gone)
                 data |= true_files(answer, wants)
                 if answer.last or sum(map(len, data.values())) >= limits.PACK_BYTES:
-                    await self._apply_files(data, wants)
+                    await self._apply_files(data, wants, along)
                     left.difference_update(data)
                     data = {}
             link.gone.update(left)  # asked again at once, they would be left out again
@@ -297,13 +338,19 @@ class Fetcher:
             link.open_asks -= 1
             link.packs -= 1
             self._in_flight.difference_update(wants)
+            if along:
+                self._burst = {}
             self.wake.set()
 
     async def _apply_files(
-        self, data: dict[bytes, bytes], wants: dict[bytes, dict[bytes, Want]]
+        self,
+        data: dict[bytes, bytes],
+        wants: dict[bytes, dict[bytes, Want]],
+        along: Mapping[bytes, Want],
     ) -> None:
         batch = {path: want for content in data for path, want in wants[content].items()}
         if batch:
+            batch |= along
             self.took(await self._replica.apply(batch, data, {}), batch)
         self._in_flight.difference_update(data)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -196,6 +197,36 @@ async def test_p05_joining_with_equal_files_moves_nothing(tmp_path: Path) -> Non
         assert tree["same"] == b"same"
         assert sorted(tree.values()) == [b"a", b"b", b"same"]
         assert content_bytes_sent(made) == 2
+
+
+async def test_a_burst_is_shown_all_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A small checkout (new, changed, deleted files) is staged whole before any is visible."""
+    async with cluster(tmp_path, "a", "b", lines="ab") as made:
+        a, b = made.sites["a"], made.sites["b"]
+        for number in range(10):
+            (a.root / f"old{number}").write_text(str(number))
+        await made.settled()
+        batches: list[set[bytes]] = []
+        apply = b.replica.apply
+
+        async def recorded(*args: Any) -> Any:
+            batches.append(set(args[0]))
+            return await apply(*args)
+
+        monkeypatch.setattr(b.replica, "apply", recorded)
+        await made.cut("a", "b")
+        (a.root / "src").mkdir()
+        for number in range(10):
+            (a.root / f"old{number}").unlink()
+            (a.root / f"src/new{number}").write_text(f"new {number}")
+        await a.replica.survey.now()
+        made.join("a", "b")
+        await made.settled()
+
+        assert len(batches) == 1
+        assert {b"old0", b"src", b"src/new0"} <= batches[0]
 
 
 async def test_silence(tmp_path: Path) -> None:
