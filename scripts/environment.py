@@ -38,7 +38,8 @@ def main() -> None:
 
 def ensure(kind: str, lock: Path) -> Path:
     """Return the Python of the environment with what `lock` lists, made if need be."""
-    identity = f"{sys.version} {sys.executable} {CHECKOUT}".encode() + lock.read_bytes()
+    real = os.path.realpath(sys.executable)  # the same inside somebody's activated environment
+    identity = f"{sys.version} {real} {CHECKOUT}".encode() + lock.read_bytes()
     base = _base()
     place = base / f"{kind}-{hashlib.sha256(identity).hexdigest()[:12]}"
     python = place / "bin" / "python"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -55,6 +56,20 @@ def test_it_is_made_once_from_anywhere_and_repaired(checkout: Path, tmp_path: Pa
     assert (second.stdout, second.stderr) == ("[] /\n", "")
     assert "first use" in third.stderr
     assert third.stdout == second.stdout
+
+
+def test_an_activated_environment_makes_no_other_one(checkout: Path, tmp_path: Path) -> None:
+    """Else three projects of a user would push out the one that an agent runs in."""
+    script = checkout / "scripts" / "p2psync"
+    subprocess.run(
+        [sys.executable, "-m", "venv", "--without-pip", tmp_path / "other"], check=True
+    )
+    other = {"PATH": f"{tmp_path}/other/bin:{os.environ['PATH']}"}
+    both = [
+        subprocess.run([script], env=os.environ | extra, capture_output=True, text=True)
+        for extra in ({}, other)
+    ]
+    assert ["first use" in done.stderr for done in both] == [True, False]
 
 
 def test_two_first_uses_make_one_environment(checkout: Path) -> None:
