@@ -16,7 +16,8 @@ from typing import Protocol
 from p2psync.core.ids import DeviceId
 from p2psync.engine.conversation import Conversation
 from p2psync.engine.link import Link
-from p2psync.engine.replica import Replica, nothing
+from p2psync.engine.provide import nothing
+from p2psync.engine.replica import Replica
 from p2psync.engine.signal import Bell
 from p2psync.errors import ChannelClosedError
 from p2psync.protocol import limits

@@ -42,6 +42,7 @@ from p2psync.store.index import Index
 
 logger = logging.getLogger(__name__)
 
+SURELY_FINE = 16 * limits.KIB  # bytes of an entry that cannot break a limit of its kind
 MARK_AUTHORS = 56_000  # in all vectors of one mark, so that it fits a control frame
 
 DraftMaker = Callable[[], Draft]
@@ -220,7 +221,7 @@ class Exchange:
         items = [
             Item(arrival, path, msgspec.Raw(body))
             for arrival, path, body in page.items
-            if self._full or not self._echoed(arrival)
+            if (self._full or not self._echoed(arrival)) and acceptable(path, body)
         ]
         self._at, self.more = page.end, page.more
         messages: list[Message] = []
@@ -403,6 +404,24 @@ class Exchange:
             _bounded(vector.join(self._index.peer_known(member), theirs))
             self._index.join_peer(member, theirs)
             self._heard_acks[member] = vector.join(self._heard_acks.get(member, {}), theirs)
+
+
+def acceptable(path: bytes, body: bytes) -> bool:
+    """Say whether a peer would take this entry.
+
+    Joined of what several hostile members told, an entry can outgrow what one may tell: then
+    this one path is left out and logged, and all others go on (isolation).
+    """
+    if len(body) <= SURELY_FINE:
+        return True
+    try:
+        valid(decode(body))
+        if len(path) + len(body) > limits.CONTROL_FRAME - SURELY_FINE:
+            raise ValueError("an entry larger than a message")
+    except ValueError as error:
+        logger.error("%s is told to nobody: %s", paths.printable(path[:200]), error)
+        return False
+    return True
 
 
 def _bounded(*vectors: Vector) -> None:

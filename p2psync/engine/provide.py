@@ -160,3 +160,25 @@ def packs(chunks: Iterable[Wanted]) -> Iterator[list[Wanted]]:
         pack.append(wanted)
         size += wanted[1]
     yield pack
+
+
+def nothing(message: AskFiles | AskManifest | AskChunks) -> Files | Manifest | Chunks:
+    """Return the answer of a replica that cannot give anything now."""
+    match message:
+        case AskFiles():
+            return Files(message.request, [], message.contents, True)
+        case AskManifest():
+            return Manifest(message.request, b"", [])
+        case AskChunks():
+            return Chunks(message.request, [], [chunk[0] for chunk in message.chunks], True)
+
+
+def content_bytes(answer: Files | Manifest | Chunks) -> int:
+    """Return how many bytes of contents an answer carries."""
+    match answer:
+        case Files():
+            return sum(len(data) for _, data in answer.files)
+        case Chunks():
+            return sum(len(data) for _, data in answer.chunks)
+        case Manifest():
+            return 0

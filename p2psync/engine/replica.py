@@ -23,18 +23,17 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 from p2psync.core import paths, vector
-from p2psync.core.ids import FolderId
 from p2psync.core.index import Want
 from p2psync.engine.apply import Applied
 from p2psync.engine.conversation import Conversation
-from p2psync.engine.events import FolderStatus, State
 from p2psync.engine.exchange import Exchange
 from p2psync.engine.fetch import Fetcher
 from p2psync.engine.link import Link
 from p2psync.engine.problems import Problems
-from p2psync.engine.provide import Provider
+from p2psync.engine.provide import Provider, content_bytes, nothing
 from p2psync.engine.scanning import Found, told_something
 from p2psync.engine.signal import Bell
+from p2psync.engine.standing import Standing
 from p2psync.engine.stock import Stock
 from p2psync.engine.survey import Survey
 from p2psync.engine.worker import Worker
@@ -53,12 +52,9 @@ from p2psync.protocol.messages import (
     AskFiles,
     AskManifest,
     Attach,
-    Chunks,
     Digest,
     Entries,
-    Files,
     Knowledge,
-    Manifest,
     Mark,
     Message,
     Recognised,
@@ -75,7 +71,7 @@ DIGEST_S = 600.0
 PRUNE_S = 3_600.0
 
 
-class Replica:
+class Replica(Standing):
     """One folder at one root on this device.
 
     Args:
@@ -170,11 +166,6 @@ class Replica:
         """
         await self._opened.wait()
 
-    @property
-    def is_open(self) -> bool:
-        """True while the index can be used."""
-        return self._opened.is_set() and not self._ended
-
     async def _open_root(self) -> None:
         try:
             for found in await self.worker(lambda: list(self.stock.open_root())):
@@ -187,11 +178,6 @@ class Replica:
         for link in list(self.links):
             await self.worker(link.exchange.speak_up)
             link.wake.set()
-
-    @property
-    def held(self) -> str:
-        """Why nothing is scanned or applied now, in words; "" when it is."""
-        return self.trouble or self.clash
 
     def set_clash(self, clash: str) -> None:
         """Hold the replica because of a cloned device, or ("") let it go on."""
@@ -484,151 +470,9 @@ class Replica:
             await self.worker(link.exchange.relist)
             link.wake.set()
 
-    # ------------------------------------------------------------------ what others see
-
-    def _equal_with(self, link: Link) -> bool:
-        """Say whether both know the same, and neither lacks anything."""
-        return (
-            link.exchange.told.need_files == 0
-            and self.stock.need() == (0, 0)
-            and self._knows_as_much(link)
-        )
-
-    def _rests_with(self, link: Link) -> bool:
-        """Say whether both know the same, and who lacks anything gets no further with it."""
-        told = link.exchange.told
-        return (
-            (told.need_files == 0 or told.stuck)
-            and (self.stock.need() == (0, 0) or self._stuck())
-            and self._knows_as_much(link)
-        )
-
-    def _knows_as_much(self, link: Link) -> bool:
-        told = link.exchange.told
-        mine = self.stock.index.facts().known
-        return (
-            told.marked
-            and told.known is not None
-            and vector.includes(told.known, mine)
-            and vector.includes(mine, told.known)
-        )
-
-    async def equal_with(self, peer: bytes) -> bool:
-        """Say whether this replica and this connected peer have everything of each other."""
-        links = [link for link in self.links if link.conversation.key == peer]
-        return self.is_open and bool(links) and await self.worker(self._equal_with, links[0])
-
-    async def rests(self, peer: bytes | None = None) -> bool:
-        """Say whether nothing goes on with this connected peer (None: with any of them).
-
-        What is missing then stays so until somebody does something, here or there.
-        """
-        links = [link for link in self.links if peer in (None, link.conversation.key)]
-        if not links or not self.is_open:
-            return False
-        return await self.worker(lambda: all(map(self._rests_with, links)))
-
-    def blocked_there(self, peer: bytes | None = None) -> bool:
-        """Say whether a connected peer lacks something and gets no further with it."""
-        return any(
-            link.exchange.told.stuck
-            for link in self.links
-            if peer in (None, link.conversation.key)
-        )
-
-    async def in_sync(self) -> bool:
-        """Say whether this device and every connected member have everything; one at least."""
-        links = list(self.links)
-        if not links or not self.is_open:
-            return False
-        return await self.worker(lambda: all(map(self._equal_with, links)))
-
-    async def status(self) -> FolderStatus:
-        """Return a snapshot for `status`."""
-        if not self.is_open:
-            state = State.HELD if self.failure else State.SCANNING
-            return self._snapshot(state, self.failure or self.held, (0, 0), (0, 0))
-        return await self.worker(self._look)
-
-    def _look(self) -> FolderStatus:
-        need, totals = self.stock.lacking(), self.stock.index.totals()
-        state = self._state(need[0])
-        detail = self._detail(need[0])
-        return self._snapshot(state, detail, need, totals, tuple(self.stock.index.conflicts()))
-
-    def _snapshot(
-        self,
-        state: State,
-        detail: str,
-        need: tuple[int, int],
-        totals: tuple[int, int],
-        conflicts: tuple[bytes, ...] = (),
-    ) -> FolderStatus:
-        record = self.record
-        problems = self.problems.all()
-        return FolderStatus(
-            record.root,
-            FolderId(self.folder),
-            record.name,
-            state,
-            detail,
-            *need,
-            *totals,
-            conflicts,
-            problems,
-        )
-
-    def _state(self, need: int) -> State:
-        if self.held:
-            return State.HELD
-        alone = not self.links and bool(self._members())
-        if self.stock.safe and alone:
-            return State.WAITING
-        if self.survey.first or self.stock.safe:
-            return State.SCANNING
-        if need and self.links and not self._stuck():
-            return State.SYNCING
-        if self.problems.block(needed=need > 0):
-            return State.BLOCKED
-        return State.WAITING if need or alone else State.UP_TO_DATE
-
-    def _stuck(self) -> bool:
-        return bool(self.held) or (self.fetcher.idle and len(self.problems) > 0)
-
-    def _detail(self, need: int) -> str:
-        if self.held:
-            return self.held
-        if not self.links and self._members():
-            return "no other device of this folder is connected"
-        if self.links and need and all(link.gone for link in self.links):
-            return "waiting for a device that has the missing contents"
-        return ""
-
 
 def cause(error: BaseException) -> str:
     """Return in words what failed first."""
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return str(error) or type(error).__name__
-
-
-def nothing(message: AskFiles | AskManifest | AskChunks) -> Message:
-    """Return the answer of a replica that cannot give anything now."""
-    match message:
-        case AskFiles():
-            return Files(message.request, [], message.contents, True)
-        case AskManifest():
-            return Manifest(message.request, b"", [])
-        case AskChunks():
-            return Chunks(message.request, [], [chunk[0] for chunk in message.chunks], True)
-
-
-def content_bytes(answer: Files | Manifest | Chunks) -> int:
-    """Return how many bytes of contents an answer carries."""
-    match answer:
-        case Files():
-            return sum(len(data) for _, data in answer.files)
-        case Chunks():
-            return sum(len(data) for _, data in answer.chunks)
-        case Manifest():
-            return 0
