@@ -14,7 +14,7 @@ things reach from one path to another, and both leave a mark in the index:
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 from p2psync.core.entry import EMPTY, Entry
@@ -32,6 +32,7 @@ class Target(Overlay):
     def __init__(self, reader: Reader, spare_author: int) -> None:
         super().__init__(reader, spare_author)
         self._affected: set[bytes] = set()
+        self._shown: dict[bytes, tuple[Entry | None, Names, Mapping[bytes, Place]]] = {}
 
     # ------------------------------------------------------------------------- answers
 
@@ -41,10 +42,20 @@ class Target(Overlay):
             self._catch_up()
         return self._wanted(path)
 
-    def shown(self, home: bytes) -> dict[bytes, Place]:
+    def shown(self, home: bytes) -> Mapping[bytes, Place]:
         """Return where the view shows the values of the entry at `home`, by path."""
         if self._dirty:
             self._catch_up()
+        entry, names = self._get(home), self.names_of(home)
+        kept = self._shown.get(home)
+        if kept is not None and kept[0] is entry and kept[1] is names:
+            return kept[2]
+        places = self._places(home)
+        if names:  # asked again for each of the copies: a thousand must not cost a million
+            self._shown[home] = entry, names, places
+        return places
+
+    def _places(self, home: bytes) -> dict[bytes, Place]:
         top, copies = self._split(home)
         places = {} if top is None else {home: top}
         if copies:
