@@ -225,9 +225,9 @@ class Engine(Household):
         """Stop syncing the replica at a path; files stay, `.p2psync/` goes only with purge.
 
         Raises:
-            UserError: there is no replica there.
+            UserError: there is no replica there, or it is further up.
         """
-        replica = self._replica_named(path)
+        replica = self._replica_rooted(path)
         key = replica.record.replica
         self._pairing.withdraw(replica)
         self._home.remove_folder(key)
@@ -246,6 +246,13 @@ class Engine(Household):
             root = Root.open(record.root, record.replica, bytes(record.folder))
             root.purge()
             root.close()
+
+    def _replica_rooted(self, path: bytes) -> Replica:
+        replica = self._replica_named(path)
+        if replica.record.root != os.path.realpath(path):
+            root = paths.printable(replica.record.root)
+            raise UserError(f"That is inside {root}. To stop syncing all of it, name that.")
+        return replica
 
     async def forget(self, device: str, path: bytes | None) -> DeviceId:
         """Revoke a device in all folders, or in one; it is cut off at once.

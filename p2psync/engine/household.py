@@ -30,7 +30,7 @@ from p2psync.engine.peer import CLONE, Peer
 from p2psync.engine.refusals import check_directory, check_place
 from p2psync.engine.replica import Replica
 from p2psync.engine.signal import Bell
-from p2psync.errors import RemoteProtocolError, StoreError, UserError
+from p2psync.errors import RemoteProtocolError, RootTrouble, StoreError, UserError
 from p2psync.fs.root import Root
 from p2psync.identity.keys import Identity
 from p2psync.net.channel import Channel
@@ -211,9 +211,16 @@ class Household:
         return None
 
     def add_replica(self, root: bytes, folder: FolderId, name: str) -> Replica:
-        """Make a new replica at an existing directory; durable when this returns."""
+        """Make a new replica at an existing directory; durable when this returns.
+
+        Raises:
+            UserError: the directory is the root of another replica already, or cannot be used.
+        """
         replica = secrets.token_bytes(16)
-        Root.create(root, replica, bytes(folder)).close()
+        try:
+            Root.create(root, replica, bytes(folder)).close()
+        except RootTrouble as trouble:
+            raise UserError(trouble.message + ".") from trouble
         record = FolderRecord(replica, folder, root, name)
         self._home.add_folder(record)
         made = self._start_replica(record)

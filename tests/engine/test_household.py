@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from p2psync.errors import ExitCode, UserError
 from tests.support.engines import PATIENCE_S, Machine, Town, town
 
 
@@ -100,7 +101,7 @@ async def test_convergence_three_replicas_here_go_on_when_the_first_is_left(
             root = a.root(name)
             a.engine.add_replica(os.fsencode(root), folder, name)
             roots[root] = None
-        first = min(a.engine.replicas)
+        first = next(iter(a.engine.replicas))
         left = a.engine.replicas[first].record.root
         await a.engine.leave(left, purge=False)
         here, there = (root for root in roots if os.fsencode(root) != left)
@@ -131,3 +132,31 @@ async def test_a_place_that_is_new_is_dialled_at_once(
         await a.until(lambda: len(dialled) > 1)
 
         assert dialled[1] - dialled[0] < 1
+
+
+async def test_leaving_a_place_inside_a_folder_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who names a directory inside a folder does not mean the whole folder."""
+    async with town(tmp_path, monkeypatch, "a") as made:
+        a = made.machines[0]
+        root = await a.founds(name="photos")
+        (root / "sub").mkdir()
+        with pytest.raises(UserError, match="inside"):
+            await a.engine.leave(os.fsencode(root / "sub"), purge=True)
+
+        assert a.engine.replicas
+
+
+async def test_a_root_of_another_agent_is_refused_in_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One directory cannot be two replicas, not even of two agents (P13)."""
+    async with town(tmp_path, monkeypatch, "a", "b") as made:
+        a, b = made.machines
+        root = await a.founds(name="photos")
+        with pytest.raises(UserError, match="somebody else") as refused:
+            async for _ in b.engine.share(os.fsencode(root), None):
+                pass
+
+        assert refused.value.exit_code is ExitCode.USAGE
