@@ -149,6 +149,7 @@ class Engine(Household):
         last: Event | None = None
         rest, there = Rest(), False
         await replica.survey.now()
+        replica.fetcher.retry_all()
         while not await replica.in_sync():
             status = await replica.status()
             if status.state is State.HELD:

@@ -125,6 +125,10 @@ class Fetcher:
             self._pauses.pop(path, None)
         self.wake.set()
 
+    def retry_all(self) -> None:
+        """Somebody waits: try now whatever was in trouble."""
+        self.retry_soon(list(self._pauses))
+
     # ------------------------------------------------------------------ one round
 
     async def _round(self, group: asyncio.TaskGroup) -> bool:

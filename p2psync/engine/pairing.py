@@ -107,6 +107,8 @@ class Pairing:
 
         A peer of another folder is connected already while its person is still being asked.
         """
+        if offering.declined.done():  # and is no peer any more: that would look like a twin
+            raise UserError(DECLINED, ExitCode.REFUSED)
         if key not in self._device_keys():
             return events.Paired(self._engine.identity.device, self._engine.name)
         device = DeviceId(key)
