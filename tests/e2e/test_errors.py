@@ -52,24 +52,19 @@ def other_last_word(code: str) -> str:
     return "-".join([*code.split("-")[:3], other])
 
 
-@pytest.mark.timeout(180)
-def test_guessing_burns_codes_and_ends_the_sharing(tmp_path: Path) -> None:
-    """Five wrong guesses burn a code and a fresh one comes; after three codes share ends 5."""
+def test_guessing_burns_the_code_and_a_fresh_one_comes(tmp_path: Path) -> None:
+    """Five wrong guesses burn a code; share says who guessed and puts up another."""
     require("netns", "multicast")
     with network(tmp_path, "a", "b") as net:
         a, b = net.hosts
         code, sharing = a.start_share()
-        for burned in range(3):
-            wait_until(lambda n=burned: len(sharing.lines("code")) == n + 1, "a code")
-            code = sharing.lines("code")[-1]["code"]
-            for _ in range(5):
-                b.run("accept", other_last_word(code), b.folder, "--timeout", "8", exit=5)
-        done = sharing.end()
-        assert done.exit == 5
-        assert [line["from"] for line in done.lines if line["type"] == "burned"] == [
-            [net.lan.address("b")]
-        ] * 3
+        for _ in range(5):
+            b.run("accept", other_last_word(code), b.folder, "--timeout", "8", exit=5)
+        assert sharing.line("burned")["from"] == [net.lan.address("b")]
+        wait_until(lambda: len(sharing.lines("code")) == 2, "a fresh code")
         b.run("accept", code, b.folder, "--timeout", "1", exit=5)
+        b.accept(sharing.lines("code")[1]["code"])
+        assert sharing.end().exit == 0
 
 
 def test_a_used_code_is_good_for_nobody(tmp_path: Path) -> None:
@@ -156,6 +151,7 @@ def test_found_but_not_reachable(tmp_path: Path) -> None:
     with network(tmp_path, "a", "b") as net:
         a, b = net.hosts
         net.lan.separate("a", "b")
+        b.start()  # so that it hears what it cannot ask for
         code, sharing = a.start_share()
         said = sentence(b.run("accept", code, b.folder, "--timeout", "10", exit=4))
         assert "firewall" in said
@@ -321,9 +317,6 @@ def test_no_space_is_shown_and_clears_itself(tmp_path: Path) -> None:
         wait_until((inside / "later").exists, "what fits still arrives")
         remount = ["mount", "-o", "remount,size=20m", b.folder]
         net.lan.run("b", ["nsenter", "-t", str(b.pid), "-m", "--", *remount])
-        wait_until(
-            lambda: (inside / "large").exists() and not b.status()["folders"][0]["problems"],
-            "the rest arrives by itself",
-            60,
-        )
+        b.wait()  # by itself it tries again within half a minute
+        assert not b.status()["folders"][0]["problems"]
         assert (inside / "large").read_bytes() == (a.folder / "large").read_bytes()

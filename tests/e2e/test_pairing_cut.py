@@ -111,7 +111,7 @@ def test_cut_after_a_message(messages: int, tmp_path: Path) -> None:
         (a.folder / "hello").write_text("hello")
         code, sharing = a.start_share()
         put_relay(net, b, messages)
-        first = b.run("accept", code, b.folder, "--timeout", "4", exit=None)
+        first = b.run("accept", code, b.folder, "--timeout", "3", exit=None)
         assert first.exit == (0 if messages == 4 else 4), first
         if messages < 4:
             net.lan.nft("b", "delete table ip relay\n")

@@ -26,8 +26,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Final
 
-from p2psync.agent import lock
+from p2psync.agent import lock, spawn
+from p2psync.cli.output import plain
 from p2psync.config.places import Places
+from p2psync.control.client import Client
+from p2psync.control.messages import GetStatus, Status
 from tests.support.netns import Lan
 
 CHECKOUT: Final = Path(__file__).resolve().parent.parent.parent
@@ -245,9 +248,17 @@ class Host:
         return line
 
     def peer(self, other: Host | str) -> dict[str, Any] | None:
-        """Return what status says about another device, None when it is no peer."""
+        """Return what status says about another device, None when it is no peer.
+
+        Asked of the agent directly: this is called in loops, where a command costs too much.
+        """
         name = other if isinstance(other, str) else other.name
-        return next((p for p in self.status()["peers"] if p["name"] == name), None)
+        found: list[dict[str, Any]] = []
+        with Client(self.places.socket) as client:
+            for reply in client.request(GetStatus()):
+                if isinstance(reply, Status):
+                    found = plain(reply)["peers"]
+        return next((peer for peer in found if peer["name"] == name), None)
 
     def device(self) -> str:
         """Return the DeviceId."""
@@ -339,8 +350,7 @@ def network(base: Path, *names: str) -> Iterator[Network]:
         try:
             yield net
             for host in net.hosts:
-                if host.pid is not None:
-                    host.stop()
+                spawn.stop(host.places)
             assert not [bug for host in net.hosts for bug in BUGS if bug in host.log()]
         except BaseException as error:
             error.add_note(net.told())
