@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 
 import msgspec
@@ -298,6 +298,7 @@ class Exchange:
         incoming = {item.path: self._checked(item) for item in message.items}
         if not incoming:
             raise RemoteProtocolError("an empty page")
+        _not_too_deep(incoming)
         draft = self._draft()
         draft.load(incoming)
         try:
@@ -422,6 +423,20 @@ def acceptable(path: bytes, body: bytes) -> bool:
         logger.error("%s is told to nobody: %s", paths.printable(path[:200]), error)
         return False
     return True
+
+
+def _not_too_deep(page: Iterable[bytes]) -> None:
+    """Refuse a page that would make directories without number: each path may imply 999."""
+    above: set[bytes] = set()
+    size = 0
+    for path in page:
+        directory = paths.parent(path)
+        while directory and directory not in above:
+            above.add(directory)
+            size += len(directory)
+            directory = paths.parent(directory)
+        if size > limits.DIRECTORY_BYTES:
+            raise RemoteProtocolError("a page of paths that are too deep")
 
 
 def _bounded(*vectors: Vector) -> None:

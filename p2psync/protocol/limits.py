@@ -38,6 +38,7 @@ MTIME_NS: Final = 2**62  # either side of zero
 # exchange
 PAGE_ENTRIES: Final = 4_096
 PAGE_BYTES: Final = 512 * KIB
+DIRECTORY_BYTES: Final = 8 * MIB  # of all the paths above those of one page, each once
 SMALL_FILE: Final = 128 * KIB  # up to here a file travels whole, many in one message
 ANSWER_BYTES: Final = 256 * KIB  # contents in one message: 25 s at 10 KB/s, then it seems dead
 PACK_BYTES: Final = 2 * MIB  # contents asked for at once

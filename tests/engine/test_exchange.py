@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import itertools
 import shutil
+import time
 from collections import Counter, deque
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 from blake3 import blake3
 
@@ -15,6 +17,7 @@ from p2psync.core.draft import Draft
 from p2psync.core.entry import Entry, Kind
 from p2psync.core.index import Changes
 from p2psync.core.observed import Observed
+from p2psync.core.reconcile import encode
 from p2psync.core.vector import digest
 from p2psync.engine.exchange import Exchange
 from p2psync.errors import RemoteProtocolError
@@ -22,6 +25,7 @@ from p2psync.protocol import codec, limits
 from p2psync.protocol.messages import (
     Attach,
     Entries,
+    Item,
     Knowledge,
     Mark,
     Message,
@@ -29,6 +33,7 @@ from p2psync.protocol.messages import (
 )
 from p2psync.store import entries
 from p2psync.store.index import Index
+from tests.support.hostile import link_value
 
 FOLDER = b"f" * 16
 _numbers = itertools.count(1_000)
@@ -70,8 +75,12 @@ class Side:
 
     def exchange(self, peer: Side) -> Exchange:
         """Return this side's half of a session."""
+        return self.exchange_with(peer.key)
+
+    def exchange_with(self, key: bytes) -> Exchange:
+        """Return this side's half of a session with whoever has this key."""
         return Exchange(
-            self.index, FOLDER, peer.key, self.draft, self.index.needed_totals, lambda: False
+            self.index, FOLDER, key, self.draft, self.index.needed_totals, lambda: False
         )
 
     @property
@@ -469,6 +478,85 @@ def test_a_difference_is_settled_by_full_listings(sides: Sides) -> None:
         half.relist()
     talk.until_silent()
     assert a.living == b.living
+
+
+def poison(side: Side, values: int, link_bytes: int, authors: int) -> None:
+    """Let a side take, in pages that are fine by themselves, an entry that no page may hold."""
+    half = side.exchange_with(b"v" * 32)
+    half.attach()
+    half.take_attach(Attach(FOLDER, 0, 0, digest({}), digest({})))
+    for number in range(4):
+        live = {}
+        for seq in range(1, values // 4 + 1):
+            dot = (9_000 + number, seq)
+            target = b"%d-%d" % dot
+            live[dot] = link_value(target + b"x" * (link_bytes - len(target)), dot)
+        first = 10**6 * (number + 1)
+        ctx = dict.fromkeys(range(first, first + authors // 4), 1)
+        ctx[9_000 + number] = values
+        body = msgspec.Raw(encode(Entry(ctx, live)))
+        half.take_entries(Entries(FOLDER, 1, False, [Item(number + 1, b"poisoned", body)]))
+
+
+POISONS = {
+    "too many values": (1_200, 10, 4),
+    "too many bytes": (800, 4_000, 4),
+    "too many authors": (4, 10, 40_000),
+}
+
+
+@pytest.mark.parametrize("poisoned", POISONS.values(), ids=POISONS.keys())
+def test_t23_isolation_an_entry_too_large_to_tell_stops_no_other(
+    sides: Sides, caplog: pytest.LogCaptureFixture, poisoned: tuple[int, int, int]
+) -> None:
+    """Hostile members made one path's entry larger than a message: honest replicas leave it
+    out, say so in the log, and tell each other everything else."""
+    a, b, _ = sides
+    a.sees(b"before", "x")
+    poison(a, *poisoned)
+    a.sees(b"later", "x")
+    talk = Talk(a, b)
+    said = talk.until_silent()
+    assert b.living == {b"before", b"later"}
+    assert said["a Mark"] >= 1
+    assert "poisoned is told to nobody" in caplog.text
+    assert talk.halves[1].told.known == a.index.facts().known
+
+
+def strange_page(side: Side, items: dict[bytes, Entry]) -> None:
+    """Let a side take a page of somebody it never met."""
+    half = side.exchange_with(b"v" * 32)
+    half.attach()
+    half.take_attach(Attach(FOLDER, 0, 0, digest({}), digest({})))
+    told = [Item(n, p, msgspec.Raw(encode(e))) for n, (p, e) in enumerate(items.items(), 1)]
+    message = codec.decode(codec.encode(Entries(FOLDER, 1, False, told)))
+    assert isinstance(message, Entries)
+    half.take_entries(message)
+
+
+def test_t23_a_page_of_bottomless_paths_is_refused_at_once(sides: Sides) -> None:
+    """Each path may imply a thousand directories: not a page full of them."""
+    a, _, _ = sides
+    items = {}
+    for number in range(400):
+        dot = (9_000, number + 1)
+        path = b"%d/" % number + b"a/" * 990 + b"f"
+        items[path] = Entry({9_000: number + 1}, {dot: link_value(b"x", dot)})
+    began = time.process_time()
+    with pytest.raises(RemoteProtocolError, match="too deep"):
+        strange_page(a, items)
+    assert time.process_time() - began < 2.0
+    assert a.entries == {}
+
+
+def test_t23_a_thousand_contents_of_one_path_cost_no_minute(sides: Sides) -> None:
+    """The names of a thousand conflict copies are handed out in one go."""
+    a, _, _ = sides
+    live = {(9_000, n): link_value(b"%d" % n, (9_000, n)) for n in range(1, 1_001)}
+    began = time.process_time()
+    strange_page(a, {b"p": Entry({9_000: 1_000}, live)})
+    assert time.process_time() - began < 3.0
+    assert len(a.index.needed(limit=2_000)) == 1_000
 
 
 def test_needs_are_told_and_taken(sides: Sides) -> None:

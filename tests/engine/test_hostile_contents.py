@@ -297,20 +297,30 @@ async def test_t24_more_answers_than_asked_for_do_not_block_the_session(
 
 
 async def test_t43_what_is_under_way_is_nobody_elses(tmp_path: Path) -> None:
-    """A partial file lies in a directory of ours, for the owner only."""
+    """A partial file lies in a directory of ours, and is readable by the owner only."""
+
+    class Slow(Giver):
+        async def answer(self, ask: Message) -> None:
+            if isinstance(ask, AskChunks):
+                (at, size, _) = ask.chunks[0]
+                first = [(at, self.data[at : at + size])]
+                await self.say(Chunks(ask.request, first, [], False))
+            else:
+                await super().answer(ask)
+
     async with lab(tmp_path) as bench:
-        data = large_file()
         await alone(bench)
-        async with giving(bench) as villain:
-            villain.data, villain.manifest = data, manifest_of(data)
-            villain.chunk_lie = "nothing at all"
-            await villain.tell({b"f": villain.file(data)})
-            villain.data = data
-            first = data[:CHUNK]
-            await villain.tell({b"first": villain.file(first)})
-            await bench.taken(villain)
-            ours = bench.victim.root / ".p2psync"
-            for path in (ours, *ours.rglob("*")):
-                assert path.lstat().st_mode & 0o077 == 0 or not path.is_dir(), path
-                if path.is_file() and path.parent.name == "staging":
-                    assert path.lstat().st_mode & 0o077 == 0
+        villain = bench.villain(kind=Slow)
+        villain.data = large_file()
+        villain.manifest = manifest_of(villain.data)
+        await villain.greet()
+        await villain.attach()
+        await villain.tell({b"f": villain.file(villain.data)})
+        ours = bench.victim.root / ".p2psync"
+        async with asyncio.timeout(10):
+            while not (parts := [p for p in (ours / "staging").iterdir() if p.is_file()]):
+                await bench.victim.replica.changed.wait(0.02)
+        assert all(path.stat().st_mode & 0o777 == 0o600 for path in parts)
+        assert ours.stat().st_mode & 0o077 == 0
+        assert (ours / "staging").stat().st_mode & 0o077 == 0
+        await villain.leave()
