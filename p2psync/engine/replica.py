@@ -232,7 +232,7 @@ class Replica(Standing):
         if not self.may_apply:
             return Applied()
         try:
-            return await self.worker(self.stock.applier.apply, wants, data, large)
+            return await self.worker(self.stock.apply, wants, data, large)
         except RootTrouble as trouble:
             self.hold(str(trouble))
             return Applied()

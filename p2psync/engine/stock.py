@@ -10,19 +10,21 @@ from __future__ import annotations
 import logging
 import secrets
 import time
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
 from p2psync.core.draft import Draft
 from p2psync.core.ignore import NOTHING, Rules
+from p2psync.core.index import Want
 from p2psync.core.problem import Problem
-from p2psync.engine.apply import Applier, not_kept
+from p2psync.engine.apply import Applied, Applier, not_kept
 from p2psync.engine.scanning import Found, Scanner
 from p2psync.errors import RootTrouble
+from p2psync.fs.partial import Partial
 from p2psync.fs.root import Root
-from p2psync.fs.scan import load_rules
+from p2psync.fs.scan import RULES_NAME, load_rules
 from p2psync.store.home import FolderRecord
 from p2psync.store.index import CorruptIndexError, Index
 
@@ -133,6 +135,22 @@ class Stock:
         """Return how many paths are not as the view wants them, and the bytes still to come."""
         files, size = self.index.needed_totals()
         return files, max(0, size - sum(list(self.received.values())))
+
+    def apply(
+        self,
+        wants: Mapping[bytes, Want],
+        data: Mapping[bytes, bytes],
+        large: Mapping[bytes, Partial],
+    ) -> Applied:
+        """Apply one batch; rules that came with it hold from the same moment on.
+
+        Raises:
+            RootTrouble: the root is not there, or the new rules make no sense.
+        """
+        applied = self.applier.apply(wants, data, large)
+        if RULES_NAME in applied.done:
+            self.load_rules()
+        return applied
 
     # ------------------------------------------------------------------ discontinuities
 
