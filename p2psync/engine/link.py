@@ -29,6 +29,7 @@ logger = logging.getLogger(__name__)
 Answer = Files | Manifest | Chunks
 ANSWERS_WAITING = 4
 ANSWER_S = 60.0  # how long a request may go without an answer
+TURNS = 2  # messages of one peer that wait to be taken
 GIVING_AT_ONCE = 4  # requests of one peer for which contents are read at the same time
 
 
@@ -50,6 +51,7 @@ class Link:
         self.packs = 0  # of those, for small files
         self.larges = 0  # contents it was asked for the manifest of, under way
         self.relisted_at = -math.inf
+        self.turns = asyncio.Semaphore(TURNS)
         self.giving = asyncio.Semaphore(GIVING_AT_ONCE)
         self._worker = worker
         self._answers: dict[int, asyncio.Queue[Answer | None]] = {}

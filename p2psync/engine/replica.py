@@ -327,15 +327,15 @@ class Replica(Standing):
         if isinstance(message, AskFiles | AskManifest | AskChunks):
             await self._asked(link, message)
         else:
+            await link.turns.acquire()  # who says much has to queue like anybody else
             await self._inbox.put((link, message))
 
     async def _serve(self) -> None:
         while True:
             link, message = await self._inbox.get()
-            if link not in self.links:
-                continue
             try:
-                await self._take(link, message)
+                if link in self.links:
+                    await self._take(link, message)
             except RemoteProtocolError as error:
                 link.conversation.fail(str(error))
             except ChannelClosedError:
@@ -345,6 +345,8 @@ class Replica(Standing):
             except Exception:
                 logger.exception("a bug while taking a message of a peer")
                 link.conversation.fail("internal error")
+            finally:
+                link.turns.release()
 
     async def _take(self, link: Link, message: Message) -> None:
         exchange = link.exchange

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from blake3 import blake3
 
+from p2psync.core.entry import Entry
 from p2psync.protocol import limits
 from p2psync.protocol.messages import (
     AskChunks,
@@ -24,7 +25,7 @@ from p2psync.protocol.messages import (
     Ping,
     Pong,
 )
-from tests.support.hostile import Lab, Villain, lab
+from tests.support.hostile import START, VILLAIN, Lab, Villain, lab, link_value, page
 
 SIZE = 3_000_000
 CHUNK = 1_000_000
@@ -234,6 +235,34 @@ async def test_t25_nobody_waits_for_a_peer_that_does_not_answer(tmp_path: Path) 
         await bench.shows(b"small")
         await bench.shows(b"large")
         assert (bench.victim.root / "large").read_bytes() == data
+
+
+async def test_t25_who_says_much_does_not_keep_others_from_being_heard(
+    tmp_path: Path,
+) -> None:
+    """Sixty pages that are work to take in: what an honest peer says is taken in between."""
+    async with lab(tmp_path) as bench, bench.attached() as villain:
+        replica = bench.victim.replica
+
+        async def flood() -> None:
+            for number in range(60):
+                dots = [villain.dot() for _ in range(600)]
+                live = {dot: link_value(b"%d-%d" % dot, dot) for dot in dots}
+                await villain.say(
+                    page(
+                        bench.folder,
+                        {b"work/%d" % number: Entry(dict([dots[-1]]), live)},
+                        after=number,
+                    )
+                )
+
+        flooding = asyncio.create_task(flood())
+        (bench.honest.root / "heard").write_text("x")
+        await bench.shows(b"heard")
+        at = await replica.worker(replica.stock.index.cursor, VILLAIN)
+        assert at < (START, 60), "it should have come in between"
+        flooding.cancel()
+        await asyncio.gather(flooding, return_exceptions=True)
 
 
 async def test_t24_empty_answers_do_not_make_us_ask_for_ever(tmp_path: Path) -> None:
