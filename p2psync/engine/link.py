@@ -28,7 +28,8 @@ logger = logging.getLogger(__name__)
 
 Answer = Files | Manifest | Chunks
 ANSWERS_WAITING = 4
-ANSWER_S = 60.0  # how long a request may go without an answer
+ANSWER_S = 60.0  # how long requests may go without any answer
+LONGEST_S = 3_600.0  # how long one may, while others are answered: a slow line takes its time
 TURNS = 2  # messages of one peer that wait to be taken
 GIVING_AT_ONCE = 4  # requests of one peer for which contents are read at the same time
 
@@ -55,6 +56,7 @@ class Link:
         self.giving = asyncio.Semaphore(GIVING_AT_ONCE)
         self._worker = worker
         self._answers: dict[int, asyncio.Queue[Answer | None]] = {}
+        self._answered_at = -math.inf
         self._closed = False
 
     async def send_entries(self) -> None:
@@ -118,8 +120,7 @@ class Link:
         try:
             await self.conversation.send(request)
             while True:
-                async with asyncio.timeout(ANSWER_S):
-                    answer = await queue.get()
+                answer = await self._next(queue)
                 if answer is None:
                     raise ChannelClosedError("closed while asking")
                 yield answer
@@ -127,6 +128,23 @@ class Link:
             self._answers.pop(number, None)
             while not queue.empty():
                 queue.get_nowait()  # a reader may be waiting with more than was asked for
+
+    async def _next(self, queue: asyncio.Queue[Answer | None]) -> Answer | None:
+        """Wait for the next answer to one request.
+
+        Raises:
+            TimeoutError: none comes, and none to any other request either.
+        """
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        while True:
+            try:
+                async with asyncio.timeout(ANSWER_S):
+                    return await queue.get()
+            except TimeoutError:
+                now = loop.time()
+                if now - max(began, self._answered_at) >= ANSWER_S or now - began > LONGEST_S:
+                    raise
 
     async def take_answer(self, answer: Answer) -> bool:
         """Hand an answer to whoever asked over this link; False: nobody did.
@@ -136,6 +154,7 @@ class Link:
         queue = self._answers.get(answer.request)
         if queue is None:
             return False
+        self._answered_at = asyncio.get_running_loop().time()
         await queue.put(answer)
         return True
 

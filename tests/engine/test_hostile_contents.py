@@ -13,6 +13,7 @@ import pytest
 from blake3 import blake3
 
 from p2psync.core.entry import Entry
+from p2psync.engine import link
 from p2psync.protocol import limits
 from p2psync.protocol.messages import (
     AskChunks,
@@ -235,6 +236,51 @@ async def test_t25_nobody_waits_for_a_peer_that_does_not_answer(tmp_path: Path) 
         await bench.shows(b"small")
         await bench.shows(b"large")
         assert (bench.victim.root / "large").read_bytes() == data
+
+
+async def test_t25_a_peer_that_never_answers_is_let_go(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a time without any answer the session ends, and others are asked."""
+    monkeypatch.setattr(link, "ANSWER_S", 0.3)
+    async with lab(tmp_path) as bench:
+        await alone(bench)
+        async with giving(bench) as villain:
+            villain.silent = True
+            await villain.tell({b"f": villain.file(b"f")})
+            await villain.end()
+        assert "does not answer" in (await bench.closed())[0]
+        await comes_from_the_honest(bench, "f", b"f")
+
+
+async def test_a_slow_line_is_no_peer_that_does_not_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As long as some request is answered now and then, the others may wait their turn."""
+    monkeypatch.setattr(link, "ANSWER_S", 0.3)
+
+    class Slow(Giver):
+        async def answer(self, ask: Message) -> None:
+            if isinstance(ask, AskChunks):
+                for at, size, _ in ask.chunks:
+                    await asyncio.sleep(0.2)
+                    part = [(at, self.data[at : at + size])]
+                    await self.say(Chunks(ask.request, part, [], False))
+                await self.say(Chunks(ask.request, [], [], True))
+            else:
+                await super().answer(ask)
+
+    async with lab(tmp_path) as bench:
+        await alone(bench)
+        villain = bench.villain(kind=Slow)
+        villain.data = os.urandom(6 * CHUNK)
+        villain.manifest = manifest_of(villain.data)
+        await villain.greet()
+        await villain.attach()
+        await villain.tell({b"f": villain.file(villain.data)})
+        await bench.shows(b"f")
+        assert not villain.cut_off
+        await villain.leave()
 
 
 async def test_t25_who_says_much_does_not_keep_others_from_being_heard(
