@@ -295,11 +295,16 @@ def test_no_space_is_shown_and_clears_itself(tmp_path: Path) -> None:
     require("netns", "multicast", "mountns")
     with network(tmp_path, "a", "b") as net:
         a, b = net.hosts
-        b.folder.mkdir()
-        mount = f'mount -t tmpfs -o size=4m none {b.folder} && exec "$@"'
+        disk = b.base / "disk"
+        b.folder = disk / "folder"
+        disk.mkdir()
+        mount = f'mount -t tmpfs -o size=20m none {disk} && exec "$@"'
         b.wrap = ("unshare", "-m", "sh", "-c", mount, "sh")
         b.start()
         b.wrap = ()
+        inside = Path(f"/proc/{b.pid}/root{b.folder}")
+        filler = inside.parent / "filler"
+        filler.write_bytes(bytes(16 * 2**20))
         a.folder.mkdir()
         (a.folder / "large").write_bytes(os.urandom(6_000_000))
         (a.folder / "small").write_text("small")
@@ -311,12 +316,10 @@ def test_no_space_is_shown_and_clears_itself(tmp_path: Path) -> None:
         assert folder["state"] == "blocked"
         assert [p["path"] for p in folder["problems"]] == ["large"]
         assert "no space" in folder["problems"][0]["reason"]
-        inside = Path(f"/proc/{b.pid}/root{b.folder}")
         assert (inside / "small").read_text() == "small"
         (a.folder / "later").write_text("later")
         wait_until((inside / "later").exists, "what fits still arrives")
-        remount = ["mount", "-o", "remount,size=20m", b.folder]
-        net.lan.run("b", ["nsenter", "-t", str(b.pid), "-m", "--", *remount])
+        filler.unlink()
         b.wait()  # by itself it tries again within half a minute
         assert not b.status()["folders"][0]["problems"]
         assert (inside / "large").read_bytes() == (a.folder / "large").read_bytes()

@@ -22,6 +22,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Final
@@ -349,8 +350,8 @@ def network(base: Path, *names: str) -> Iterator[Network]:
         net = Network(lan, [Host(lan, name, base) for name in names])
         try:
             yield net
-            for host in net.hosts:
-                spawn.stop(host.places)
+            with ThreadPoolExecutor() as pool:  # each says goodbye for half a second
+                list(pool.map(lambda host: spawn.stop(host.places), net.hosts))
             assert not [bug for host in net.hosts for bug in BUGS if bug in host.log()]
         except BaseException as error:
             error.add_note(net.told())
