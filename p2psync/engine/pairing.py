@@ -240,7 +240,7 @@ class Pairing:
         try:
             async with asyncio.timeout(CONNECT_S):
                 while (name := self._engine.connected(device)) is None:
-                    await self._engine.changed.wait(1.0)
+                    await self._engine.changed.wait(LOOK_S)
         except TimeoutError:
             raise UserError(NOT_REACHED, ExitCode.UNREACHABLE) from None
         return events.Paired(device, name)
