@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 
 from p2psync.core import paths
 from p2psync.core.draft import Draft
@@ -31,6 +31,7 @@ from p2psync.core.plan import (
     plan,
 )
 from p2psync.core.problem import Problem, Reason
+from p2psync.core.view import same_object
 from p2psync.engine.exchange import DraftMaker
 from p2psync.errors import IntegrityError, RootTrouble
 from p2psync.fs.ground import Surprised, problem_of
@@ -53,13 +54,14 @@ class Applied:
 
     done: paths that show now what the view wants. rescan: paths whose disk was not as the
     index believed. false: contents whose bytes, all as their sender described them, were not
-    what they were called.
+    what they were called. needed: what the batch made needed (None: no more).
     """
 
     done: list[bytes] = field(default_factory=list)
     rescan: list[bytes] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
     false: set[bytes] = field(default_factory=set)
+    needed: dict[bytes, Want | None] = field(default_factory=dict)
 
 
 class Applier:
@@ -73,7 +75,7 @@ class Applier:
     def apply(
         self,
         wants: Mapping[bytes, Want],
-        data: Mapping[bytes, bytes],
+        staged: Mapping[bytes, Prepared],
         large: Mapping[bytes, Partial],
     ) -> Applied:
         """Apply these paths as far as their contents are at hand.
@@ -81,10 +83,11 @@ class Applier:
         Args:
             wants: paths with what the view wanted there when they were chosen; what it wants
                 now is looked up again.
-            data: small contents that were fetched, by content.
+            staged: small contents that were fetched, durable in staging, by the path they are
+                for; what of them is not put in place is discarded.
             large: large contents assembled in staging, by content, each for one path.
         """
-        batch = _Batch(self._index, self._root, self._draft(), data, large)
+        batch = _Batch(self._index, self._root, self._draft(), staged, large)
         try:
             batch.choose(wants)
             batch.prepare()
@@ -93,11 +96,10 @@ class Applier:
         finally:
             batch.discard()
 
-    def at_hand(self, content: bytes) -> bool:
-        """Say whether a content stands somewhere on this disk, at a path or in history."""
-        return bool(
-            self._index.rows_with_content(content, 1)
-            or self._index.history_with_content(content)
+    def at_hand(self, contents: Collection[bytes]) -> set[bytes]:
+        """Return those of the contents that stand on this disk, at a path or in history."""
+        return self._index.contents_in_rows(contents) | self._index.contents_in_history(
+            contents
         )
 
     def as_known(self, path: bytes) -> bool:
@@ -144,17 +146,19 @@ class _Batch:
         index: Index,
         root: Root,
         draft: Draft,
-        data: Mapping[bytes, bytes],
+        staged: Mapping[bytes, Prepared],
         large: Mapping[bytes, Partial],
     ) -> None:
         self._index = index
         self._root = root
         self._draft = draft
-        self._data = data
+        self._staged = dict(staged)  # by the path it is for
+        self._fetched = {prepared.place.content: prepared for prepared in staged.values()}
         self._large = large
         self._local: dict[bytes, tuple[bytes, Row] | bytes | None] = {}
         self._steps: list[Step] = []
         self._prepared: dict[bytes, Prepared] = {}  # by path
+        self._made: list[Prepared] = []  # of those, what was not durable before
         self._failed: set[bytes] = set()
         self._shown: dict[bytes, tuple[Place | None, Signature | None]] = {}
         self._displaced: list[tuple[bytes, bytes, Place]] = []
@@ -170,7 +174,7 @@ class _Batch:
         self._steps = plan(chosen, self._draft, self._at_hand)
 
     def _at_hand(self, content: bytes) -> bool:
-        if content in self._data or content in self._large:
+        if content in self._fetched or content in self._large:
             return True
         if content not in self._local:
             self._local[content] = self._find(content)
@@ -195,16 +199,24 @@ class _Batch:
     def prepare(self) -> None:
         """Assemble in staging what the steps will put in place; make it durable."""
         for step in self._steps:
-            if isinstance(step, Create | Replace):
+            if isinstance(step, Create | Replace) and not self._take_staged(step):
                 self._prepare_step(step)
         try:
-            if len(self._prepared) == 1:
-                self._root.sync_file(next(iter(self._prepared.values())))
-            elif self._prepared:
+            if len(self._made) == 1:
+                self._root.sync_file(self._made[0])
+            elif self._made:
                 self._root.sync()
         except OSError as error:  # nobody can say which of them are not durable
             for path in self._prepared:
                 self._fail(problem_of(path, error))
+
+    def _take_staged(self, step: Create | Replace) -> bool:
+        """Use what was staged for this very path, if the view wants that content still."""
+        staged = self._staged.get(step.path)
+        if staged is None or not same_object(staged.place, step.place):
+            return False
+        self._prepared[step.path] = replace(self._staged.pop(step.path), place=step.place)
+        return True
 
     def _prepare_step(self, step: Create | Replace) -> None:
         try:
@@ -216,6 +228,7 @@ class _Batch:
             self._fail(prepared._replace(path=step.path))
         else:
             self._prepared[step.path] = prepared
+            self._made.append(prepared)
 
     def _prepare(self, place: Place) -> Prepared | Problem:
         if place.kind is Kind.DIRECTORY:
@@ -223,8 +236,8 @@ class _Batch:
         if place.kind is Kind.LINK:
             return self._root.prepare_link(place)
         content = place.content
-        if content in self._data:
-            return self._root.prepare_bytes(content, self._data[content], place)
+        if content in self._fetched:
+            return self._root.prepare_again(self._fetched[content], place)
         if content in self._large:
             return self._large[content].finish(place)
         if not self._at_hand(content):
@@ -312,14 +325,16 @@ class _Batch:
         for path, (place, signature) in self._shown.items():
             self._draft.applied(path, place, signature)
         now_ns = time.time_ns()
+        changes = self._draft.finish()
         with self._index.transaction():
-            self._index.write(self._draft.finish())
+            self._index.write(changes)
             for name, path, place in self._displaced:
                 if place.kind is Kind.FILE:
                     self._index.add_history(
                         name, path, place.content, place.size, now_ns, "displaced"
                     )
         self._result.done = list(self._shown)
+        self._result.needed = {path: want for path, want in changes.needed.items() if want}
         return self._result
 
     def _sync_names(self) -> None:
@@ -334,5 +349,5 @@ class _Batch:
 
     def discard(self) -> None:
         """Remove what was prepared and not used."""
-        for prepared in self._prepared.values():
+        for prepared in (*self._prepared.values(), *self._staged.values()):
             self._root.discard(prepared)

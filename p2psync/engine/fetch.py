@@ -1,9 +1,9 @@
-"""Getting what is needed: choosing, asking whoever has it, handing it to the applier.
+"""Getting what is needed: choosing, asking whoever has it, handing it on to be applied.
 
-Small contents travel whole, many in one answer, which is applied as one batch; large ones
-are assembled chunk by chunk in staging, reusing chunks that other files here already hold, and
-what was assembled survives a restart. Smaller comes first, so that a fresh note does not wait
-for a film.
+Small contents travel whole, many in one answer, and are staged as they come; large ones are
+assembled chunk by chunk in staging, reusing chunks that other files here already hold, and what
+was assembled survives a restart. Smaller comes first, so that a fresh note does not wait for a
+film.
 """
 
 from __future__ import annotations
@@ -13,47 +13,32 @@ import logging
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
-
-from blake3 import blake3
+from dataclasses import dataclass
 
 from p2psync.core import paths
-from p2psync.core.entry import Kind
 from p2psync.core.index import Want
 from p2psync.engine.apply import Applied
 from p2psync.engine.large import LargeFetcher
 from p2psync.engine.link import Link
+from p2psync.engine.needs import Needs, Sighted, content_of, sight
 from p2psync.engine.owner import UNANSWERED, Owner
+from p2psync.engine.stager import BATCH_FILES, Staged, Stager
 from p2psync.errors import ChannelClosedError, RemoteProtocolError
 from p2psync.fs.ground import problem_of
 from p2psync.protocol import limits
-from p2psync.protocol.messages import Files
+from p2psync.store.rows import FIRST, Position
 
 logger = logging.getLogger(__name__)
 
-WINDOW = 4_096
+WINDOW = 2_048  # needs looked at in one go
+FEW = 1_024  # of them left in the queue: look at more
+FRESH = 512  # needs that came at once and are looked at before all others
 PACKS_AT_ONCE = 4  # of one peer
 PACK_FILES = 1_000
 LARGE_AT_ONCE = 2  # first asked of one peer
 RETRY_S = 30.0
 AGAIN_S = 0.2  # after which a place that was not as its row said is tried again, at first
 ASK_AGAIN_S = 480.0  # at the latest, for what all connected peers said they lack
-
-
-@dataclass
-class Chosen:
-    """What one look at the needs found: what can be applied now, and what must be fetched."""
-
-    now: dict[bytes, Want] = field(default_factory=dict)
-    small: dict[bytes, int] = field(default_factory=dict)
-    large: dict[bytes, int] = field(default_factory=dict)
-    paths: dict[bytes, dict[bytes, Want]] = field(default_factory=dict)
-    obstructed: list[bytes] = field(default_factory=list)
-
-    @property
-    def count(self) -> int:
-        """Return how many paths were chosen."""
-        return len(self.now) + sum(map(len, self.paths.values()))
 
 
 @dataclass(frozen=True)
@@ -70,13 +55,17 @@ class Fetcher:
     def __init__(self, replica: Owner) -> None:
         self._replica = replica
         self.wake = asyncio.Event()
-        self._in_flight: set[bytes] = set()
+        self._needs = Needs()
+        self._fresh: dict[bytes, Want] = {}
+        self._position: Position | None = FIRST  # in the index's needs; None: at their end
+        self._in_flight: dict[bytes, dict[bytes, Want]] = {}  # content -> where it is wanted
         self._burst: Mapping[bytes, Want] = {}  # is applied together with what is in flight
-        self._packs: set[asyncio.Task[None]] = set()
+        self._stager = Stager(replica, self._staged_applied)
         self.idle = True
         """Nothing can be done now about what is needed, if anything is."""
 
         self._pauses: dict[bytes, Pause] = {}
+        self._looked_at = 0.0  # when the needs were last looked at from the beginning
         self._ask_again_s = RETRY_S
         self._ask_again_at: float | None = None
         self._large = LargeFetcher(replica, self._source)
@@ -84,12 +73,26 @@ class Fetcher:
     async def run(self) -> None:
         """Fetch and apply for ever."""
         async with asyncio.TaskGroup() as group:
+            group.create_task(self._stager.run())
             while True:
                 self.wake.clear()
                 self._forgive()
                 busy = self._replica.may_apply and await self._round(group)
                 if not busy:
                     await self._rest()
+
+    def look_again(self) -> None:
+        """Something changed about what can be had or applied: look at all needs anew."""
+        self._position = FIRST
+        self.wake.set()
+
+    def fresh(self, needed: Mapping[bytes, Want | None]) -> None:
+        """These needs came up just now (None: the path is as wanted)."""
+        if len(needed) > FRESH or len(self._fresh) > FRESH:
+            self.look_again()
+        else:
+            self._fresh.update((path, want) for path, want in needed.items() if want)
+            self.wake.set()
 
     async def _rest(self) -> None:
         now = time.monotonic()
@@ -106,6 +109,8 @@ class Fetcher:
     def _forgive(self) -> None:
         """Ask again, now and then, for what a peer could not give: its trouble may be over."""
         now = time.monotonic()
+        if any(self._looked_at < pause.until <= now for pause in self._pauses.values()):
+            self._position = FIRST
         self._pauses = {
             path: pause for path, pause in self._pauses.items() if pause.until + RETRY_S > now
         }
@@ -116,6 +121,7 @@ class Fetcher:
         elif now >= self._ask_again_at:
             for link in self._replica.links:
                 link.gone.clear()
+            self._position = FIRST
             self._ask_again_s = min(2 * self._ask_again_s, ASK_AGAIN_S)
             self._ask_again_at = None
 
@@ -123,7 +129,7 @@ class Fetcher:
         """The cause of these paths' trouble may be gone."""
         for path in tried:
             self._pauses.pop(path, None)
-        self.wake.set()
+        self.look_again()
 
     def retry_all(self) -> None:
         """Somebody waits: try now whatever was in trouble."""
@@ -133,93 +139,80 @@ class Fetcher:
 
     async def _round(self, group: asyncio.TaskGroup) -> bool:
         """Apply what is at hand, start fetching what is not; False: nothing to do now."""
-        chosen = await self._replica.worker(self._choose, self._paused(), self._unavailable())
-        if chosen.obstructed:
-            self.took(Applied(rescan=chosen.obstructed))
-        if self._is_burst(chosen):
-            self._start_burst(group, chosen)
-        elif chosen.now:
-            applied = await self._replica.apply(chosen.now, {}, {})
-            self.took(applied, chosen.now)
-            if applied.done or applied.problems or applied.rescan:
-                return True  # what is below a path in trouble is not to be fetched now
-        started = self._start_packs(group, chosen) + self._start_large(group, chosen)
-        started += len(self._burst)
-        if not started and not self._packs:
-            return False
-        if self._packs:
-            await self._pack_or_news()
-        return bool(started or self._packs)
+        await self._look()
+        needs = self._needs
+        if self._is_burst():
+            self._start_burst(group)
+        started = self._start_packs(group) + self._start_large(group)
+        if needs.now:
+            chosen = needs.take_now(BATCH_FILES)
+            self.took(await self._replica.apply(chosen, {}, {}), chosen)
+            return True
+        return started > 0
 
-    def _is_burst(self, chosen: Chosen) -> bool:
-        """Say whether all that is needed fits one request: then it is shown all together.
-
-        So a save of a project or a small checkout is staged whole before any of it is visible
-        (design 6.5). What is larger, or in trouble, comes pack by pack.
-        """
-        return bool(
-            chosen.now
-            and chosen.small
-            and not (chosen.large or chosen.obstructed or self._in_flight or self._pauses)
-            and chosen.count <= PACK_FILES
-            and sum(chosen.small.values()) <= limits.PACK_BYTES
-        )
-
-    def _start_burst(self, group: asyncio.TaskGroup, chosen: Chosen) -> None:
-        link, pack = self._next_pack(iter(chosen.small.items()))
-        if link is not None and len(pack) == len(chosen.small):
-            self._burst = chosen.now
-            self._start_pack(group, link, {c: chosen.paths[c] for c in pack}, chosen.now)
-            chosen.small = {}
-
-    async def _pack_or_news(self) -> None:
-        """Wait for a pack; a peer that lets us wait for one does not keep us from the rest."""
-        news = asyncio.create_task(self.wake.wait())
-        try:
-            await asyncio.wait({*self._packs, news}, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            news.cancel()
-
-    def _choose(self, paused: set[bytes], gone: Collection[bytes]) -> Chosen:
-        """Look at the needs, smallest first; in the worker thread.
+    async def _look(self) -> None:
+        """Look at what came up just now, and at more needs while few are left in the queue.
 
         What cannot be had or placed now does not count, however much of it there is.
         """
-        chosen, after = Chosen(), None
-        while chosen.count < WINDOW:
-            needed = self._replica.stock.index.needed(
-                limit=WINDOW, after=after, smallest_first=True
+        if self._fresh:
+            fresh, self._fresh = self._fresh, {}
+            self._queue(
+                await self._replica.worker(self._sight, list(fresh.items())), first=True
             )
-            for path, want in needed:
-                # what is to go does not wait for what is around it
-                waits = path in paused if want.place is None else _below_any(path, paused)
-                if not waits:
-                    self._consider(chosen, path, want, gone)
-            if len(needed) < WINDOW:
-                break
-            after = needed[-1][0]
-        return chosen
+        while self._position is not None and len(self._needs) < FEW:
+            if self._position == FIRST:
+                self._looked_at = time.monotonic()
+            position, self._position = self._position, None  # `look_again` may set it
+            sighted, end = await self._replica.worker(self._sight_page, position)
+            if self._position is None:
+                self._position = end
+            self._queue(sighted, first=False)
 
-    def _consider(
-        self, chosen: Chosen, path: bytes, want: Want, gone: Collection[bytes]
-    ) -> None:
-        place, applier = want.place, self._replica.stock.applier
-        if path in self._burst:
-            return
-        if place is None or place.kind is not Kind.FILE:
-            chosen.now[path] = want
-            return
-        content = place.content
-        if content in self._in_flight:
-            return
-        if applier.at_hand(content):
-            chosen.now[path] = want
-        elif path in self._pauses and not applier.as_known(path):
-            chosen.obstructed.append(path)
-        elif content not in gone:
-            kind = chosen.small if place.size <= limits.SMALL_FILE else chosen.large
-            kind[content] = place.size
-            chosen.paths.setdefault(content, {})[path] = want
+    def _sight_page(self, position: Position) -> tuple[list[Sighted], Position | None]:
+        """Look at the next needs of the index, and say where they end; None: there is no more.
+
+        In one unit with the look at the rows: what is applied meanwhile is still in flight when
+        this is queued, and is not begun twice.
+        """
+        needed, end = self._replica.stock.index.needed_by_size(position, WINDOW)
+        return self._sight(needed), end if len(needed) == WINDOW else None
+
+    def _sight(self, needed: list[tuple[bytes, Want]]) -> list[Sighted]:
+        """Look at those of these needs that do not have to wait; in the worker thread."""
+        paused, gone = self._paused(), self._unavailable()
+        left = [
+            (path, want) for path, want in needed if not self._waits(path, want, paused, gone)
+        ]
+        return sight(self._replica.stock, left, set(self._pauses))
+
+    def _waits(
+        self, path: bytes, want: Want, paused: Collection[bytes], gone: Collection[bytes]
+    ) -> bool:
+        if path in self._burst or (gone and content_of(want) in gone):
+            return True
+        if not paused:
+            return False
+        # what is to go does not wait for what is around it
+        return path in paused if want.place is None else _below_any(path, paused)
+
+    def _queue(self, sighted: list[Sighted], *, first: bool) -> None:
+        """Queue what can be begun."""
+        obstructed = [one.path for one in sighted if one.obstructed]
+        if obstructed:
+            self.took(Applied(rescan=obstructed))
+        self._needs.add(
+            [one for one in sighted if not one.obstructed and not self._flies(one)], first=first
+        )
+
+    def _flies(self, one: Sighted) -> bool:
+        """Say whether the content is under way already; if so it will serve this path too."""
+        content = content_of(one.want)
+        wants = self._in_flight.get(content) if content else None
+        if wants is None or one.here:
+            return False
+        wants.setdefault(one.path, one.want)
+        return True
 
     def _paused(self) -> set[bytes]:
         now = time.monotonic()
@@ -236,11 +229,18 @@ class Fetcher:
         tried: the paths it was to apply. Those it left out build on something in trouble.
         """
         troubled = {problem.path for problem in applied.problems}
+        waiting = {*applied.rescan, *tried}.difference(applied.done, troubled)
         for path in troubled:
             self._pause(path, RETRY_S)
-        for path in {*applied.rescan, *tried}.difference(applied.done, troubled):
+        for path in waiting:
             self._pause(path, AGAIN_S)
+        if troubled or waiting:  # what is below them is not to be fetched now
+            self._needs = Needs()
+            self.look_again()
+        else:
+            self._needs.forget(applied.done)  # more than was tried, where one needs the other
         self._release(applied.done)
+        self.fresh(applied.needed)
         self._replica.took(applied)
 
     def _pause(self, path: bytes, at_least_s: float) -> None:
@@ -254,14 +254,13 @@ class Fetcher:
         if not done:
             return
         self._ask_again_s = RETRY_S
-        for path in done:
-            self._pauses.pop(path, None)
         if self._pauses:
             placed = set(done)
             above = {directory for path in done for directory in paths.ancestors(path)}
             for path in list(self._pauses):
                 if path in above or _below_any(path, placed):
                     del self._pauses[path]
+                    self._position = FIRST
 
     def _source(
         self, content: bytes, fits: Callable[[Link], bool] = lambda link: True
@@ -274,65 +273,85 @@ class Fetcher:
 
     # ------------------------------------------------------------------ small files
 
-    def _start_packs(self, group: asyncio.TaskGroup, chosen: Chosen) -> int:
+    def _is_burst(self) -> bool:
+        """Say whether all that is needed fits one request: then it is shown all together.
+
+        So a save of a project or a small checkout is staged whole before any of it is visible
+        (design 6.5). What is larger, or in trouble, comes pack by pack.
+        """
+        needs = self._needs
+        return bool(
+            needs.now
+            and needs.small
+            and not (needs.large or self._position or self._in_flight or self._pauses)
+            and len(needs) <= PACK_FILES
+            and sum(needs.small.values()) <= limits.PACK_BYTES
+        )
+
+    def _start_burst(self, group: asyncio.TaskGroup) -> None:
+        link, pack = self._next_pack()
+        if link is not None and len(pack) == len(self._needs.small):
+            self._burst = self._needs.take_now(PACK_FILES)
+            self._start_pack(group, link, pack, self._burst)
+
+    def _start_packs(self, group: asyncio.TaskGroup) -> int:
         started = 0
-        waiting = iter(chosen.small.items())
         while True:
-            link, pack = self._next_pack(waiting)
+            link, pack = self._next_pack()
             if link is None:
-                break
-            self._start_pack(group, link, {c: chosen.paths[c] for c in pack}, {})
+                return started
+            self._start_pack(group, link, pack, {})
             started += 1
-        return started
 
     def _start_pack(
         self,
         group: asyncio.TaskGroup,
         link: Link,
-        wants: dict[bytes, dict[bytes, Want]],
+        pack: Iterable[bytes],
         along: Mapping[bytes, Want],
     ) -> None:
-        self._in_flight.update(wants)
+        wants = {content: self._needs.take(content) for content in pack}
+        self._in_flight |= wants
         link.packs += 1
-        task = group.create_task(self._fetch_pack(link, wants, along))
-        self._packs.add(task)
-        task.add_done_callback(self._packs.discard)
+        group.create_task(self._fetch_pack(link, wants, along))
 
-    def _next_pack(
-        self, waiting: Iterable[tuple[bytes, int]]
-    ) -> tuple[Link | None, list[bytes]]:
-        link: Link | None = None
-        pack: list[bytes] = []
-        size = 0
-        for content, length in waiting:
-            source = self._source(content, lambda link: link.packs < PACKS_AT_ONCE)
-            if source is None or (link is not None and content in link.gone):
-                continue
-            link = link or source
-            pack.append(content)
-            size += length
-            if size >= limits.PACK_BYTES or len(pack) == PACK_FILES:
-                break
-        return link, pack
+    def _next_pack(self) -> tuple[Link | None, list[bytes]]:
+        """Return who is asked next, the least busy peer with room, and for which contents."""
+        links = [link for link in self._replica.links if link.packs < PACKS_AT_ONCE]
+        for link in sorted(links, key=lambda link: link.open_asks):
+            pack: list[bytes] = []
+            size = 0
+            for content, length in self._needs.small.items():
+                if content in link.gone:
+                    continue
+                pack.append(content)
+                size += length
+                if size >= limits.PACK_BYTES or len(pack) == PACK_FILES:
+                    break
+            if pack:
+                return link, pack
+        return None, []
 
     async def _fetch_pack(
-        self,
-        link: Link,
-        wants: dict[bytes, dict[bytes, Want]],
-        along: Mapping[bytes, Want],
+        self, link: Link, wants: dict[bytes, dict[bytes, Want]], along: Mapping[bytes, Want]
     ) -> None:
-        """Fetch small files and apply them; along: what is applied together with them."""
+        """Fetch small files and stage them; along: what is applied together with them."""
         link.open_asks += 1
         left = set(wants)
+        together = Staged(wants=dict(along)) if along else None
         try:
-            data: dict[bytes, bytes] = {}
             async for answer in link.files(self._replica.folder, list(wants)):
                 link.gone.update(answer.gone)
-                data |= true_files(answer, wants)
-                if answer.last or sum(map(len, data.values())) >= limits.PACK_BYTES:
-                    await self._apply_files(data, wants, along)
-                    left.difference_update(data)
-                    data = {}
+                given = {c: dict(wants[c]) for c, _ in answer.files if c in left}
+                staged = await self._stager.stage(answer.files, given)
+                left -= staged.contents
+                if together is None:
+                    await self._stager.apply_soon(staged)
+                else:
+                    together.join(staged)
+            if together is not None and together.contents:
+                await self._stager.apply_soon(together)
+                together = None
             link.gone.update(left)  # asked again at once, they would be left out again
         except ChannelClosedError:
             logger.debug("a peer left while it was giving files")
@@ -341,34 +360,39 @@ class Fetcher:
         finally:
             link.open_asks -= 1
             link.packs -= 1
-            self._in_flight.difference_update(wants)
-            if along:
+            for content in left:
+                self._in_flight.pop(content, None)
+            if together is not None:
                 self._burst = {}
+                await self._stager.drop(together)
+            if left or together is not None:
+                self.look_again()
             self.wake.set()
 
-    async def _apply_files(
-        self,
-        data: dict[bytes, bytes],
-        wants: dict[bytes, dict[bytes, Want]],
-        along: Mapping[bytes, Want],
-    ) -> None:
-        batch = {path: want for content in data for path, want in wants[content].items()}
-        if batch:
-            batch |= along
-            self.took(await self._replica.apply(batch, data, {}), batch)
-        self._in_flight.difference_update(data)
+    def _staged_applied(self, staged: Staged, applied: Applied) -> None:
+        """A batch is over: what came up meanwhile about its contents is looked at."""
+        for content in staged.contents:
+            self._came_up(self._in_flight.pop(content, {}), staged.wants)
+        if self._burst.keys() <= staged.wants.keys():
+            self._burst = {}
+        self.took(applied, staged.wants)
+        self.wake.set()
+
+    def _came_up(self, wants: Mapping[bytes, Want], served: Mapping[bytes, Want]) -> None:
+        """Look at the paths that began to want a content while it was under way."""
+        self._fresh.update((path, want) for path, want in wants.items() if path not in served)
 
     # ------------------------------------------------------------------ large files
 
-    def _start_large(self, group: asyncio.TaskGroup, chosen: Chosen) -> int:
+    def _start_large(self, group: asyncio.TaskGroup) -> int:
         started = 0
-        for content, size in chosen.large.items():
+        for content, size in list(self._needs.large.items()):
             link = self._source(content, lambda link: link.larges < LARGE_AT_ONCE)
             if link is None:
                 continue
-            self._in_flight.add(content)
             link.larges += 1
-            path, want = next(iter(chosen.paths[content].items()))
+            wants = self._in_flight[content] = self._needs.take(content)
+            path, want = next(iter(wants.items()))
             group.create_task(self._fetch_large(link, content, size, {path: want}))
             started += 1
         return started
@@ -389,21 +413,9 @@ class Fetcher:
             self.took(Applied(problems=[problem_of(path, error)]))
         finally:
             first.larges -= 1
-            self._in_flight.discard(content)
+            self._came_up(self._in_flight.pop(content, {}), wants)
             self.wake.set()
 
 
 def _below_any(path: bytes, among: Collection[bytes]) -> bool:
     return path in among or any(above in among for above in paths.ancestors(path))
-
-
-def true_files(answer: Files, wanted: Collection[bytes]) -> dict[bytes, bytes]:
-    """Return those files of an answer that were asked for, by content.
-
-    Raises:
-        RemoteProtocolError: bytes do not hash to what they are said to be.
-    """
-    data = {content: data for content, data in answer.files if content in wanted}
-    if any(blake3(data[content]).digest() != content for content in data):
-        raise RemoteProtocolError("bytes of another file than asked for")
-    return data

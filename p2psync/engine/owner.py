@@ -11,6 +11,7 @@ from p2psync.engine.link import Link
 from p2psync.engine.stock import Stock
 from p2psync.engine.worker import Worker
 from p2psync.fs.partial import Partial
+from p2psync.fs.staging import Prepared
 
 UNANSWERED = "it does not answer what it is asked"
 
@@ -31,7 +32,7 @@ class Owner(Protocol):
     async def apply(
         self,
         wants: Mapping[bytes, Want],
-        data: Mapping[bytes, bytes],
+        staged: Mapping[bytes, Prepared],
         large: Mapping[bytes, Partial],
     ) -> Applied:
         """Apply one batch; see `Applier.apply`."""

@@ -45,6 +45,7 @@ from p2psync.errors import (
 )
 from p2psync.fs.partial import Partial
 from p2psync.fs.scan import RULES_NAME
+from p2psync.fs.staging import Prepared
 from p2psync.fs.watch import Watcher
 from p2psync.protocol import limits
 from p2psync.protocol.messages import (
@@ -184,7 +185,7 @@ class Replica(Standing):
         if clash != self.clash:
             self.clash = clash
             self.survey.soon(everything=True)
-            self.fetcher.wake.set()
+            self.fetcher.look_again()
             self.changed.ring()
 
     @property
@@ -204,7 +205,7 @@ class Replica(Standing):
     def _release(self) -> None:
         self.trouble = ""
         self.survey.soon(everything=True)
-        self.fetcher.wake.set()
+        self.fetcher.look_again()
         self.changed.ring()
 
     # ------------------------------------------------------------------ small helpers
@@ -214,10 +215,14 @@ class Replica(Standing):
             link.wake.set()
 
     def stirred(self) -> None:
-        """The index changed: tell peers, look at the needs, tell those who watch."""
+        """The index changed: look at the needs, tell peers and those who watch."""
+        self.fetcher.look_again()
+        self._moved()
+
+    def _moved(self) -> None:
+        """The index changed: tell peers and those who watch."""
         self._quiet_since = time.monotonic()
         self._wake_links()
-        self.fetcher.wake.set()
         self.changed.ring()
 
     # ------------------------------------------------------------------ applying
@@ -225,14 +230,14 @@ class Replica(Standing):
     async def apply(
         self,
         wants: Mapping[bytes, Want],
-        data: Mapping[bytes, bytes],
+        staged: Mapping[bytes, Prepared],
         large: Mapping[bytes, Partial],
     ) -> Applied:
         """Apply one batch in the worker thread; nothing while that may not be."""
         if not self.may_apply:
             return Applied()
         try:
-            return await self.worker(self.stock.apply, wants, data, large)
+            return await self.worker(self.stock.apply, wants, staged, large)
         except RootTrouble as trouble:
             self.hold(str(trouble))
             return Applied()
@@ -245,7 +250,7 @@ class Replica(Standing):
         if RULES_NAME in applied.done:
             self.survey.soon(everything=True)
         if applied.done:
-            self.stirred()
+            self._moved()
         self.changed.ring()
 
     # ------------------------------------------------------------------ scanning
@@ -257,7 +262,7 @@ class Replica(Standing):
 
     def surveyed(self) -> None:
         """A scan is over."""
-        self.fetcher.wake.set()
+        self.fetcher.look_again()
         self.changed.ring()
 
     def note(self, found: Found) -> None:
@@ -311,7 +316,7 @@ class Replica(Standing):
         if link in self.links:
             self.links.remove(link)
         link.close()
-        self.fetcher.wake.set()
+        self.fetcher.look_again()
         self.changed.ring()
 
     async def _sender(self, link: Link) -> None:
@@ -365,7 +370,8 @@ class Replica(Standing):
             case Entries():
                 changes = await self.worker(exchange.take_entries, message)
                 if told_something(changes):
-                    self.stirred()
+                    self.fetcher.fresh(changes.needed)
+                    self._moved()
             case Mark():
                 await self._take_mark(link, message)
             case Digest():
@@ -386,8 +392,9 @@ class Replica(Standing):
 
     def _peer_moved(self, link: Link) -> None:
         """The peer may have got contents it lacked a moment ago."""
-        link.gone.clear()
-        self.fetcher.wake.set()
+        if link.gone:
+            link.gone.clear()
+            self.fetcher.look_again()
         self.changed.ring()
 
     async def _asked(self, link: Link, message: AskFiles | AskManifest | AskChunks) -> None:

@@ -25,6 +25,7 @@ from p2psync.errors import RootTrouble
 from p2psync.fs.partial import Partial
 from p2psync.fs.root import Root
 from p2psync.fs.scan import RULES_NAME, load_rules
+from p2psync.fs.staging import Prepared
 from p2psync.store.home import FolderRecord
 from p2psync.store.index import CorruptIndexError, Index
 
@@ -32,7 +33,7 @@ logger = logging.getLogger(__name__)
 
 COLLECT_AT_ONCE: Final = 1_000
 REVIEW_AT_ONCE: Final = 1_000
-LOOK_FIRST: Final = 1_000_000
+LOOK_AT_ONCE: Final = 4_096
 HISTORY_NS: Final = 30 * 86_400 * 10**9
 
 
@@ -106,10 +107,16 @@ class Stock:
         self.applier = Applier(self.index, self.root, self.draft)
         self.scanner = Scanner(self.index, self.root, self.draft)
         if not self.safe:
-            needed = [path for path, _ in self.index.needed(limit=LOOK_FIRST)]
-            if needed:
+            if self.index.needed(limit=1):
                 self._sync()  # what is recognised as ours has to be durable
-            yield from self.scanner.paths(needed)
+            yield from self.scanner.paths(self._needed())
+
+    def _needed(self) -> Iterator[bytes]:
+        """Yield every needed path; what is recognised meanwhile is needed no more."""
+        last = b""
+        while needed := self.index.needed(limit=LOOK_AT_ONCE, after=last):
+            last = needed[-1][0]
+            yield from (path for path, _ in needed)
 
     def _sync(self) -> None:
         try:
@@ -139,7 +146,7 @@ class Stock:
     def apply(
         self,
         wants: Mapping[bytes, Want],
-        data: Mapping[bytes, bytes],
+        staged: Mapping[bytes, Prepared],
         large: Mapping[bytes, Partial],
     ) -> Applied:
         """Apply one batch; rules that came with it hold from the same moment on.
@@ -147,7 +154,7 @@ class Stock:
         Raises:
             RootTrouble: the root is not there, or the new rules make no sense.
         """
-        applied = self.applier.apply(wants, data, large)
+        applied = self.applier.apply(wants, staged, large)
         if RULES_NAME in applied.done:
             self.load_rules()
         return applied

@@ -10,6 +10,7 @@ import contextlib
 import errno
 import os
 import stat
+import threading
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
@@ -148,8 +149,35 @@ class Ground:
         self.path = path
         self.fd = fd
         status = os.fstat(fd)
+        self._using = 0
+        self._closed = False
+        self._unused = threading.Condition()
         owner, ours = (status.st_uid, status.st_gid), (os.geteuid(), os.getegid())
         self.owner = owner if os.geteuid() == 0 and owner != ours else None
+
+    @contextlib.contextmanager
+    def in_use(self) -> Iterator[None]:
+        """Keep the root open while another thread than its owner's reads or prepares.
+
+        Raises:
+            OSError: EBADF, it is closed; its descriptors may belong to somebody else by now.
+        """
+        with self._unused:
+            if self._closed:
+                raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+            self._using += 1
+        try:
+            yield
+        finally:
+            with self._unused:
+                self._using -= 1
+                self._unused.notify_all()
+
+    def wait_unused(self) -> None:
+        """Let nobody begin to use it any more, and wait for those who do."""
+        with self._unused:
+            self._closed = True
+            self._unused.wait_for(lambda: not self._using)
 
     def open_directory(self, path: bytes) -> int:
         """Open a directory of the folder for listing; the caller closes it.

@@ -143,7 +143,8 @@ class Root(Placing):
             raise marker.replaced(self.path)
 
     def close(self) -> None:
-        """Close it; nothing may be asked of it afterwards."""
+        """Close it when nobody uses it; nothing may be asked of it afterwards."""
+        self.wait_unused()
         _close(self.history.fd, self.staging, self._control, self.fd)
 
     def retire(self) -> None:

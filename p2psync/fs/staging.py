@@ -95,6 +95,14 @@ class Staging(Ground):
             raise IntegrityError("the bytes of a file are not those that were announced")
         return self._file(place, lambda file: syscalls.write(file, data, 0))
 
+    def prepare_again(self, prepared: Prepared, place: Place) -> Prepared | Problem:
+        """Stage a second copy of what was prepared and has not been put in place."""
+        try:
+            file = syscalls.open_beneath(self.staging, prepared.name, os.O_RDONLY)
+        except OSError as error:
+            return _unreadable(place.home, error)
+        return self._copy(file, place.home, place)
+
     def prepare_copy(self, source: bytes, place: Place, expect: Row) -> Prepared | Problem:
         """Stage a copy of the bytes of another path, if they are what its row says.
 

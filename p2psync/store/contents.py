@@ -149,6 +149,13 @@ class ContentsPart(FactsPart):
         )
         return [name for (name,) in found]
 
+    def contents_in_history(self, contents: Iterable[bytes]) -> set[bytes]:
+        """Return those of the contents that the history holds; many are asked for at once."""
+        found = self._db.all_in(
+            "SELECT DISTINCT content FROM history WHERE content IN (?*)", contents
+        )
+        return {content for (content,) in found}
+
     def history(
         self, *, path: bytes | None = None, before_ns: int | None = None, limit: int = 1000
     ) -> list[HistoryRecord]:

@@ -23,6 +23,11 @@ CHILDREN_FIRST: Final = 2  # a subdirectory and what lies in it: go on behind
 CHILDREN_MOST: Final = 512
 GENERATION_BITS: Final = 15
 
+Position = tuple[int, bytes]
+"""A place in the order of needs: how many bits the size has, and the path."""
+
+FIRST: Final[Position] = (-1, b"")
+
 
 class RowsPart(FactsPart):
     """The part of an index that holds what stands on this disk, and what should."""
@@ -82,6 +87,17 @@ class RowsPart(FactsPart):
         rows = self._rows(found)
         return [(path, row) for path, row in rows.items() if row.place.content == content]
 
+    def contents_in_rows(self, contents: Iterable[bytes]) -> set[bytes]:
+        """Return those of the contents of which a row is; many are asked for at once."""
+        by_prefix = {prefix(content): content for content in contents}
+        found = self._db.all_in(
+            "SELECT DISTINCT content FROM rows WHERE content IN (?*)"
+            " AND generation IN (SELECT number FROM generations)",
+            by_prefix,
+        )
+        likely = {by_prefix[key] for (key,) in found}
+        return {content for content in likely if self.rows_with_content(content, 1)}
+
     def shown_elsewhere(self, home: bytes) -> dict[bytes, Row]:
         """Return the rows at other paths that show conflict copies of this home."""
         return self._rows(self._db.all("SELECT path, body FROM rows WHERE home = ?", (home,)))
@@ -126,28 +142,30 @@ class RowsPart(FactsPart):
 
     # ------------------------------------------------------------------ needs
 
-    def needed(
-        self, *, limit: int, after: bytes | None = None, smallest_first: bool = False
-    ) -> list[tuple[bytes, Want]]:
-        """Return needed paths behind `after`, ascending.
-
-        smallest_first: directories, links, removals and empty files, then files by size up to
-        a factor of two; ascending among these. An `after` that is no longer needed has lost
-        its place in this order: the list begins again at its start.
-        """
-        if not smallest_first:
-            found = self._db.all(
-                "SELECT path, place FROM needed WHERE path > ? ORDER BY path LIMIT ?",
-                (after or b"", limit),
-            )
-        else:
-            last = self._db.one("SELECT magnitude, path FROM needed WHERE path = ?", (after,))
-            found = self._db.all(
-                "SELECT path, place FROM needed WHERE (magnitude, path) > (?, ?)"
-                " ORDER BY magnitude, path LIMIT ?",
-                (*(last or (-1, b"")), limit),
-            )
+    def needed(self, *, limit: int, after: bytes = b"") -> list[tuple[bytes, Want]]:
+        """Return needed paths behind `after`, ascending."""
+        found = self._db.all(
+            "SELECT path, place FROM needed WHERE path > ? ORDER BY path LIMIT ?",
+            (after, limit),
+        )
         return [(path, Want(self._place(path, place))) for path, place in found]
+
+    def needed_by_size(
+        self, behind: Position, limit: int
+    ) -> tuple[list[tuple[bytes, Want]], Position]:
+        """Return needed paths behind a position, the smallest first, and the new position.
+
+        Directories, links, removals and empty files come first, then files by size up to a
+        factor of two; ascending among these. Begin at `FIRST`.
+        """
+        found = self._db.all(
+            "SELECT magnitude, path, place FROM needed WHERE (magnitude, path) > (?, ?)"
+            " ORDER BY magnitude, path LIMIT ?",
+            (*behind, limit),
+        )
+        if found:
+            behind = found[-1][0], found[-1][1]
+        return [(path, Want(self._place(path, place))) for _, path, place in found], behind
 
     def still_needed(self, paths: Iterable[bytes]) -> set[bytes]:
         """Return those of the paths that are needed."""

@@ -19,6 +19,7 @@ from p2psync.core.reconcile import encode
 from p2psync.core.vector import join
 from p2psync.errors import StoreError
 from p2psync.store.index import Index
+from p2psync.store.rows import FIRST
 from tests.support.build import AUTHOR, OTHER, changes, entry, file_row
 from tests.support.dict_index import DictIndex
 
@@ -334,7 +335,7 @@ def assert_totals(index: Index, model: DictIndex) -> None:
     assert index.needed_totals() == (len(model.needed), sum(wanted))
     assert dict(index.needed(limit=99)) == model.needed
     assert [path for path, _ in index.needed(limit=99)] == sorted(model.needed)
-    assert dict(index.needed(limit=99, smallest_first=True)) == model.needed
+    assert dict(index.needed_by_size(FIRST, 99)[0]) == model.needed
     for content in (b"1" * 32, b"2" * 32):
         expected = {
             (path, row)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from p2psync.core.entry import Kind
 from p2psync.core.index import Changes, Place, Row, Want
 from p2psync.store.index import Index
+from p2psync.store.rows import FIRST
 from tests.support.build import (
     changes,
     content,
@@ -127,27 +128,29 @@ def test_needs_come_ascending_or_smallest_first(index: Index) -> None:
     order = [b"empty", b"z-directory", b"zz-remove", b"small", b"middle-1", b"middle-2", b"big"]
 
     assert [path for path, _ in index.needed(limit=99)] == sorted(order)
-    assert [path for path, _ in index.needed(limit=99, smallest_first=True)] == order
+    assert [path for path, _ in index.needed_by_size(FIRST, 99)[0]] == order
     assert index.needed(limit=1)[0] == (b"big", Want(file_place(b"big", "a", size=2**40)))
     assert index.needed_totals() == (7, 2**40 + 13_003)
 
 
 def test_needs_page_by_page(index: Index) -> None:
-    """Each order goes on behind a path; a path that is done has lost its place in one."""
+    """Each order goes on behind a path, also behind one that is done meanwhile."""
     paths = [b"path-%02d" % number for number in range(20)]
     need(index, {path: Want(file_place(path, "x", size=len(path))) for path in paths})
-    for smallest_first in (False, True):
-        found: list[bytes] = []
-        while page := index.needed(
-            limit=7, after=found[-1] if found else None, smallest_first=smallest_first
-        ):
-            found += [path for path, _ in page]
-        assert found == paths
+    found: list[bytes] = []
+    while page := index.needed(limit=7, after=found[-1] if found else b""):
+        found += [path for path, _ in page]
+    assert found == paths
 
-    need(index, {b"path-03": None})
-
-    assert index.needed(limit=1, after=b"path-03")[0][0] == b"path-04"
-    assert index.needed(limit=1, after=b"path-03", smallest_first=True)[0][0] == b"path-00"
+    found, position = [], FIRST
+    while True:
+        page, position = index.needed_by_size(position, 7)
+        if not page:
+            break
+        found += [path for path, _ in page]
+        need(index, {page[-1][0]: None})
+    assert found == paths
+    assert index.needed(limit=1, after=b"path-06")[0][0] == b"path-07"
 
 
 def test_a_need_keeps_the_home_of_a_copy(index: Index) -> None:
