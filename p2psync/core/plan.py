@@ -197,15 +197,19 @@ class _Plan:
         self._draft = index if isinstance(index, Draft) else Draft(index, spare_author=0)
         self._tasks: dict[bytes, _Task] = {}
         self.missing: dict[bytes, int] = {}
-        self._gather(list(wants))
-        self._follow_dots()
-        self._find_bytes(at_hand)
-        self._order_directories()
-        self._leave_out_the_impossible()
         self._done: set[bytes] = set()
         self._done_by: dict[bytes, bytes] = {}
         self._aside: set[bytes] = set()
         self._steps: list[Step] = []
+        self._possible: dict[bytes, _Task] = {}
+        self._gather(list(wants))
+        if all(task.row is None for task in self._tasks.values()):
+            self._add_all(at_hand)
+            return
+        self._follow_dots()
+        self._find_bytes(at_hand)
+        self._order_directories()
+        self._leave_out_the_impossible()
 
     # ----------------------------------------------------------------- what has to be done
 
@@ -217,18 +221,43 @@ class _Plan:
         while paths:
             path = paths.pop()
             place, row = draft.want(path), draft.row(path)
-            related: set[bytes] = set()
+            related: list[bytes] = []
             if not _agree(place, row) and not draft.ignored(path):
                 self._tasks[path] = _Task(path, place, row)
                 if place is not None:
-                    related.add(parent(path))
+                    related.append(parent(path))
             for home in {item.home for item in (place, row and row.place) if item}:
                 if home != path or draft.names_of(home):
-                    related.update((home, *draft.names_of(home)))
-            new = related - seen - {b""}
-            draft.load(new)
-            seen |= new
-            paths.extend(new)
+                    related += (home, *draft.names_of(home))
+            new = {other for other in related if other and other not in seen}
+            if new:
+                draft.load(new)
+                seen |= new
+                paths.extend(new)
+
+    def _add_all(self, at_hand: Callable[[bytes], bool]) -> None:
+        """Plan where nothing is displaced: a directory sorts before what it holds.
+
+        Nearly every batch of a first sync is such; it is planned in a fifth of the time.
+        """
+        for path, task in sorted(self._tasks.items()):
+            above = parent(path)
+            if above in self._tasks:
+                if above not in self._done:
+                    continue
+                after = frozenset((above,))
+            elif above and not _is_directory(self._draft.row(above)):
+                continue  # never possible: the directory is not to be touched
+            else:
+                after = _NO_PATHS
+            if task.needs_bytes:
+                assert task.place is not None  # it needs bytes
+                content = task.place.content
+                if not at_hand(content):
+                    self.missing[content] = task.place.size
+                    continue
+            self._steps.append(_step(task, after, ()))
+            self._done.add(path)
 
     def _follow_dots(self) -> None:
         """Find who takes over the values that stand elsewhere than the view wants them."""
@@ -305,12 +334,11 @@ class _Plan:
                 out.append(path)
             for required in task.requires:
                 needed_by.setdefault(required, []).append(path)
-        possible = dict(self._tasks)
+        self._possible = dict(self._tasks)
         while out:
             path = out.pop()
-            if possible.pop(path, None) is not None:
+            if self._possible.pop(path, None) is not None:
                 out.extend(needed_by.get(path, ()))
-        self._possible = possible
 
     # ----------------------------------------------------------------------- in which order
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from p2psync.core import paths
 from p2psync.core.draft import Draft
@@ -215,7 +215,7 @@ class _Batch:
         staged = self._staged.get(step.path)
         if staged is None or not same_object(staged.place, step.place):
             return False
-        self._prepared[step.path] = replace(self._staged.pop(step.path), place=step.place)
+        self._prepared[step.path] = self._staged.pop(step.path)._replace(place=step.place)
         return True
 
     def _prepare_step(self, step: Create | Replace) -> None:

@@ -70,12 +70,16 @@ def signature_of(status: os.stat_result) -> Signature:
 
     A filesystem may number its inodes or date its files beyond 63 bits (fault K07).
     """
+    mtime_ns, ctime_ns = status.st_mtime_ns, status.st_ctime_ns
+    if not (-_STORED <= mtime_ns <= _STORED and -_STORED <= ctime_ns <= _STORED):
+        mtime_ns = max(-_STORED, min(mtime_ns, _STORED))
+        ctime_ns = max(-_STORED, min(ctime_ns, _STORED))
     return Signature(
         status.st_dev & _STORED,
         status.st_ino & _STORED,
         status.st_size,
-        max(-_STORED, min(status.st_mtime_ns, _STORED)),
-        max(-_STORED, min(status.st_ctime_ns, _STORED)),
+        mtime_ns,
+        ctime_ns,
         status.st_mode,
     )
 
@@ -134,6 +138,27 @@ class At(NamedTuple):
             return Surprised(self.path, self.look())
         except OSError:
             return Surprised(self.path, None)
+
+
+class Opened:
+    """The context of one act or look at a place: its directory is open inside.
+
+    A class, and not a generator: it is entered for every file of a first sync.
+    """
+
+    __slots__ = ("_fd", "_path", "_root")
+
+    def __init__(self, root: int, path: bytes) -> None:
+        self._root = root
+        self._path = path
+
+    def __enter__(self) -> At:
+        parent, _, name = self._path.rpartition(b"/")
+        self._fd = syscalls.open_beneath(self._root, parent, os.O_PATH | os.O_DIRECTORY)
+        return At(self._path, self._fd, name or b".")
+
+    def __exit__(self, *error: object) -> None:
+        os.close(self._fd)
 
 
 class Ground:
@@ -205,15 +230,9 @@ class Ground:
                 return None
             raise
 
-    @contextlib.contextmanager
-    def at(self, path: bytes) -> Iterator[At]:
+    def at(self, path: bytes) -> Opened:
         """Open the directory that holds a path, for one act or look. Raises OSError."""
-        parent, name = os.path.split(path)
-        fd = syscalls.open_beneath(self.fd, parent, os.O_PATH | os.O_DIRECTORY)
-        try:
-            yield At(path, fd, name or b".")
-        finally:
-            os.close(fd)
+        return Opened(self.fd, path)
 
     def own(self, directory: int, name: bytes) -> None:
         """Give what we made to the owner of the root; see `owner`."""

@@ -9,7 +9,6 @@ space by announcing a size (faults T23, H10).
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import errno
 import fcntl
 import os
@@ -136,7 +135,7 @@ class Partial:
                 self.remove()
                 raise IntegrityError("a file is not what was announced, though its chunks are")
             prepared = self._staging.finish_file(file, self._name, place)
-            prepared = dataclasses.replace(prepared, name=new_name())
+            prepared = prepared._replace(name=new_name())
             directory = self._staging.staging
             syscalls.rename(directory, self._name, directory, prepared.name)
         except OSError as error:

@@ -22,7 +22,6 @@ import errno
 import os
 import stat
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Final, NamedTuple
 
 from p2psync.core.entry import Kind
@@ -256,13 +255,13 @@ class Placing(Displacing):
         kept = displaced.mode if displaced and stat.S_ISREG(displaced.mode) else None
         mode = self.mode_for(place.executable, kept) if self.traits.executable else made.mode
         if stat.S_IMODE(mode) == stat.S_IMODE(made.mode) and place.mtime_ns == made.mtime_ns:
-            return replace(prepared, signature=made)
+            return prepared if made == prepared.signature else prepared._replace(signature=made)
         file = syscalls.open_beneath(self.staging, prepared.name, os.O_RDONLY)
         try:
             if self.traits.executable:
                 syscalls.set_mode(file, mode)
             syscalls.set_mtime(file, place.mtime_ns)
-            return replace(prepared, signature=signature_of(os.fstat(file)))
+            return prepared._replace(signature=signature_of(os.fstat(file)))
         finally:
             os.close(file)
 

@@ -15,6 +15,7 @@ import contextlib
 import ctypes
 import errno
 import fcntl
+import functools
 import os
 import time
 from typing import Final
@@ -64,6 +65,9 @@ class _OpenHow(ctypes.Structure):
     )
 
 
+_HOW_BYTES: Final = ctypes.sizeof(_OpenHow)
+
+
 def now_ns() -> int:
     """Return the wall clock in ns since 1970: the one place where this room takes the time."""
     return time.time_ns()
@@ -85,8 +89,10 @@ def open_beneath(directory: int, path: bytes, flags: int) -> int:
     flags |= os.O_CLOEXEC | os.O_NOFOLLOW
     if not flags & os.O_PATH:
         flags |= os.O_NONBLOCK | os.O_LARGEFILE
-    if path.startswith(b"/") or b".." in path.split(b"/"):
+    if path.startswith(b"/") or (b".." in path and b".." in path.split(b"/")):
         raise OSError(errno.EXDEV, os.strerror(errno.EXDEV), path)
+    if len(path) <= _PIECE_BYTES:
+        return _open_piece(directory, path or b".", flags)
     at = directory
     pieces = _pieces(path)
     for number, piece in enumerate(pieces):
@@ -104,16 +110,13 @@ def open_beneath(directory: int, path: bytes, flags: int) -> int:
 def _pieces(path: bytes) -> list[bytes]:
     """Split a path into relative paths that one call takes each."""
     if len(path) <= _PIECE_BYTES:
-        return [path or b"."]
+        return [path]
     cut = path.rindex(b"/", 0, _PIECE_BYTES)
     return [path[:cut], *_pieces(path[cut + 1 :])]
 
 
 def _open_piece(directory: int, path: bytes, flags: int) -> int:
-    how = _OpenHow(flags, 0, _RESOLVE)
-    opened: int = _LIBC.syscall(
-        _OPENAT2, directory, path, ctypes.byref(how), ctypes.sizeof(how)
-    )
+    opened: int = _LIBC.syscall(_OPENAT2, directory, path, _how(flags), _HOW_BYTES)
     if opened >= 0:
         return opened
     error = ctypes.get_errno()
@@ -122,6 +125,12 @@ def _open_piece(directory: int, path: bytes, flags: int) -> int:
     if error in (errno.ENOSYS, errno.EPERM, errno.EAGAIN):
         return walk_beneath(directory, path, flags)
     raise OSError(error, os.strerror(error), path)
+
+
+@functools.cache
+def _how(flags: int) -> object:
+    """Return the `struct open_how` of these flags; it is only read, by any thread."""
+    return ctypes.byref(_OpenHow(flags, 0, _RESOLVE))
 
 
 def walk_beneath(directory: int, path: bytes, flags: int) -> int:
