@@ -32,6 +32,7 @@ from p2psync.engine.replica import Replica
 from p2psync.engine.signal import Bell
 from p2psync.errors import RemoteProtocolError, RootTrouble, StoreError, UserError
 from p2psync.fs.root import Root
+from p2psync.fs.watch import system_watching
 from p2psync.identity.keys import Identity
 from p2psync.net.channel import Channel
 from p2psync.net.memory import memory_pair
@@ -76,6 +77,7 @@ class Household:
         self._network = Network(
             identity, self.membership, self.peers.get, self._network_changed
         )
+        self._watching = system_watching()
         self._pairing = Pairing(self, self._network, home)
         self._dispatches: set[Dispatch] = set()
         self._peer_tasks: dict[DeviceId, asyncio.Task[None]] = {}
@@ -123,7 +125,7 @@ class Household:
 
     def _new_replica(self, record: FolderRecord) -> Replica:
         others = self._others_of(record)
-        replica = Replica(record, self._places.replicas, others)
+        replica = Replica(record, self._places.replicas, others, self._watching)
         self.replicas[record.replica] = replica
         return replica
 

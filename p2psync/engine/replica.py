@@ -46,7 +46,7 @@ from p2psync.errors import (
 from p2psync.fs.partial import Partial
 from p2psync.fs.scan import RULES_NAME
 from p2psync.fs.staging import Prepared
-from p2psync.fs.watch import Watcher
+from p2psync.fs.watch import Hint, Watching
 from p2psync.protocol import limits
 from p2psync.protocol.messages import (
     AskChunks,
@@ -79,10 +79,15 @@ class Replica(Standing):
         record: where it is and what it is called.
         directory: where the index databases live.
         members: returns the peer keys of all *other* members, this device's twins included.
+        watching: where the watchers of all roots come from.
     """
 
     def __init__(
-        self, record: FolderRecord, directory: Path, members: Callable[[], Collection[bytes]]
+        self,
+        record: FolderRecord,
+        directory: Path,
+        members: Callable[[], Collection[bytes]],
+        watching: Watching,
     ) -> None:
         self.record = record
         self.folder: bytes = bytes(record.folder)
@@ -100,6 +105,7 @@ class Replica(Standing):
         self.stock: Stock
         self._directory = directory
         self._members = members
+        self._watcher = watching.watcher(record.root)
         self._provider: Provider | None = None
         self._inbox: asyncio.Queue[tuple[Link, Message]] = asyncio.Queue(INBOX)
         self._opened = asyncio.Event()
@@ -175,6 +181,7 @@ class Replica(Standing):
             self.hold(str(trouble))
             return
         self._provider = Provider(self.stock.index, self.stock.root, self.worker)
+        self._watcher.renew()
         self._release()
         for link in list(self.links):
             await self.worker(link.exchange.speak_up)
@@ -184,7 +191,7 @@ class Replica(Standing):
         """Hold the replica because of a cloned device, or ("") let it go on."""
         if clash != self.clash:
             self.clash = clash
-            self.survey.soon(everything=True)
+            self.survey.follow(Hint(everything=True))
             self.fetcher.look_again()
             self.changed.ring()
 
@@ -204,7 +211,7 @@ class Replica(Standing):
 
     def _release(self) -> None:
         self.trouble = ""
-        self.survey.soon(everything=True)
+        self.survey.follow(Hint(everything=True))
         self.fetcher.look_again()
         self.changed.ring()
 
@@ -246,9 +253,11 @@ class Replica(Standing):
         """Note the outcome of a batch."""
         self.problems.took(applied)
         if applied.rescan:
-            self.survey.soon({paths.parent(path) for path in applied.rescan})
+            self.survey.follow(
+                Hint(directories={paths.parent(path) for path in applied.rescan})
+            )
         if RULES_NAME in applied.done:
-            self.survey.soon(everything=True)
+            self.survey.follow(Hint(everything=True))
         if applied.done:
             self._moved()
         self.changed.ring()
@@ -270,9 +279,8 @@ class Replica(Standing):
         self.problems.note(found)
 
     async def _watch(self) -> None:
-        async for hint in Watcher(self.record.root).hints(self._stopping):
-            # everything: only a full scan takes up rules that were touched
-            self.survey.soon(hint.paths, everything=hint.everything or hint.rules)
+        async for hint in self._watcher.hints(self._stopping):
+            self.survey.follow(hint)
 
     # ------------------------------------------------------------------ peers
 
@@ -385,7 +393,7 @@ class Replica(Standing):
         changes = await self.worker(link.exchange.take_mark, message, members)
         if self.stock.safe and not self._may_adopt:
             self._may_adopt = True
-            self.survey.soon(everything=True)
+            self.survey.follow(Hint(everything=True))
         if changes.entries or link.exchange.told.known != before.known:
             self.stirred()
         self._peer_moved(link)
@@ -417,7 +425,7 @@ class Replica(Standing):
                     await link.conversation.send_bulk(answer)
             if provider.doubted:
                 doubted, provider.doubted = provider.doubted, set()
-                self.survey.soon({paths.parent(path) for path in doubted})
+                self.survey.follow(Hint(paths=doubted))
         except ChannelClosedError:
             pass
         except RemoteProtocolError as error:

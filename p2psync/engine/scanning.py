@@ -11,6 +11,7 @@ import logging
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import groupby, islice
 
 from p2psync.core import paths
 from p2psync.core.ignore import Rules
@@ -20,12 +21,20 @@ from p2psync.core.problem import Problem, Reason
 from p2psync.engine.exchange import DraftMaker
 from p2psync.fs.hashing import observe_many
 from p2psync.fs.root import Root
-from p2psync.fs.scan import DirectoryScan, confirm_missing, scan_directory, scan_tree
+from p2psync.fs.scan import (
+    DirectoryScan,
+    confirm_missing,
+    scan_directory,
+    scan_names,
+    scan_tree,
+)
+from p2psync.fs.watch import Hint
 from p2psync.store.index import Index
 
 logger = logging.getLogger(__name__)
 
 UNIT_PATHS = 512
+UNIT_LOOKS = 2_048  # at what is as its row says: 10-20 ms
 UNIT_BYTES = 32 * 1024 * 1024
 
 
@@ -33,17 +42,20 @@ UNIT_BYTES = 32 * 1024 * 1024
 class Over:
     """A scan is over: what it looked at, and where it saw problems.
 
-    listed: the directories that were listed to their end; None: everything there is. gone:
-    what is certainly not there any more.
+    listed: the directories that were listed to their end; None: everything there is. named:
+    paths that were looked at by themselves. gone: what is certainly not there any more.
     """
 
     reported: Collection[bytes]
     listed: Collection[bytes] | None
+    named: Collection[bytes]
     gone: Collection[bytes]
 
     def looked_at(self, path: bytes) -> bool:
         """Say whether a problem with this path would have been seen."""
         if self.listed is None or path in self.listed or paths.parent(path) in self.listed:
+            return True
+        if path in self.named:
             return True
         return any(above in self.gone for above in paths.ancestors(path))
 
@@ -52,8 +64,8 @@ class Over:
 class Found:
     """What one unit of a scan found.
 
-    changed: the index changed. again: directories to look at again soon, because a file was
-    still being written. problems: by path; None says that an earlier problem is gone.
+    changed: the index changed. again: what to look at again soon, because it was still being
+    written. problems: by path; None says that an earlier problem is gone.
     gone: what has a row no more. over: set by the last unit.
     """
 
@@ -77,18 +89,40 @@ class Scanner:
         parts = scan_tree(self._root, start, self._index.children, rules)
         return self._run(parts, whole=not start)
 
-    def directories(self, directories: Iterable[bytes], rules: Rules) -> Iterator[Found]:
-        """Scan single directories, and whole those below them that are not known yet."""
-        return self._run(self._each(directories, rules), whole=False)
+    def hinted(self, hint: Hint, rules: Rules) -> Iterator[Found]:
+        """Look where a hint points, and whole at directories that are not known yet."""
+        return self._run(self._hinted(hint.narrowed(), rules), whole=False)
 
-    def _each(self, directories: Iterable[bytes], rules: Rules) -> Iterator[DirectoryScan]:
-        for directory in directories:
+    def _hinted(self, hint: Hint, rules: Rules) -> Iterator[DirectoryScan]:
+        """What has a name is looked at first: what is in a directory comes after it."""
+        for part in self._named(hint.paths | hint.trees, rules):
+            yield part
+            fresh = [path for path in _new_below(part) if path not in hint.trees]
+            yield from self._trees(fresh, rules)
+        yield from self._trees(hint.trees, rules)
+        for directory in hint.directories:
             rows = self._index.children(directory)
             part = scan_directory(self._root, directory, rows, rules)
             yield part
-            for below in part.subdirectories:
-                if paths.name(below) not in rows:
-                    yield from scan_tree(self._root, below, self._index.children, rules)
+            yield from self._trees(_new_below(part), rules)
+
+    def _named(self, wanted: Collection[bytes], rules: Rules) -> Iterator[DirectoryScan]:
+        """Look at just these; all of a unit's rows are asked for at once.
+
+        What is as its row says costs 15 us: our own bulk apply comes back here.
+        """
+        pending = iter(sorted(wanted, key=lambda path: path.rpartition(b"/")))
+        while some := list(islice(pending, UNIT_PATHS)):
+            rows = self._index.rows(some)
+            for directory, group in groupby(some, paths.parent):
+                children = list(group)
+                known = {paths.name(path): rows[path] for path in children if path in rows}
+                names = list(map(paths.name, children))
+                yield scan_names(self._root, directory, names, known, rules)
+
+    def _trees(self, starts: Iterable[bytes], rules: Rules) -> Iterator[DirectoryScan]:
+        for start in starts:
+            yield from scan_tree(self._root, start, self._index.children, rules)
 
     def paths(self, wanted: Iterable[bytes]) -> Iterator[Found]:
         """Look at just these paths: what is needed, after a start (design 6.3)."""
@@ -104,19 +138,25 @@ class Scanner:
     def _run(self, parts: Iterator[DirectoryScan], *, whole: bool) -> Iterator[Found]:
         """Take in what the parts say; the last unit only says what there was."""
         listed: set[bytes] = set()
+        named: set[bytes] = set()
         reported: set[bytes] = set()
         gone: set[bytes] = set()
-        for found in self._units(_noting(parts, listed)):
+        for found in self._units(_noting(parts, listed, named)):
             reported.update(path for path, problem in found.problems.items() if problem)
             gone.update(found.gone)
             yield found
-        yield Found(over=Over(reported, None if whole else listed, gone))
+        yield Found(over=Over(reported, None if whole else listed, named, gone))
 
     def _units(self, parts: Iterator[DirectoryScan]) -> Iterator[Found]:
         pending: list[bytes] = []
         missing: list[bytes] = []
         problems: dict[bytes, Problem | None] = {}
+        passed = 0
         for part in parts:
+            passed += part.same
+            if passed >= UNIT_LOOKS:  # others may have their turn
+                passed = 0
+                yield Found()
             problems.update({problem.path: problem for problem in part.problems})
             pending += part.changed
             for path in part.missing:
@@ -132,7 +172,7 @@ class Scanner:
             yield self._take_in(unit, (), problems)
             pending, problems = pending[len(unit) :], {}
         # children first: a directory never seems to be gone while it holds something
-        missing.sort(reverse=True)
+        missing = sorted(set(missing), reverse=True)
         yield self._take_in(pending, missing[:UNIT_PATHS], problems)
         for i in range(UNIT_PATHS, len(missing), UNIT_PATHS):
             yield self._take_in([], missing[i : i + UNIT_PATHS], {})
@@ -181,7 +221,7 @@ class Scanner:
 
     def _trouble(self, found: Found, problem: Problem) -> None:
         if problem.reason is Reason.CHANGING:
-            found.again.add(paths.parent(problem.path))
+            found.again.add(problem.path)
         found.problems[problem.path] = problem
 
     def _confirmed(self, suspects: list[bytes]) -> list[bytes]:
@@ -211,12 +251,22 @@ class Scanner:
         return told_something(changes)
 
 
-def _noting(parts: Iterable[DirectoryScan], listed: set[bytes]) -> Iterator[DirectoryScan]:
-    """Pass the parts on; note which directories were listed to their end."""
+def _noting(
+    parts: Iterable[DirectoryScan], listed: set[bytes], named: set[bytes]
+) -> Iterator[DirectoryScan]:
+    """Pass the parts on; note what was looked at to its end."""
     for part in parts:
-        if part.complete:
+        if part.complete and part.names is None:
             listed.add(part.directory)
+        elif part.complete and part.names is not None:
+            named.update(paths.join(part.directory, name) for name in part.names)
         yield part
+
+
+def _new_below(part: DirectoryScan) -> list[bytes]:
+    """Return the subdirectories that are not those the rows know."""
+    new = set(part.changed)
+    return [path for path in part.subdirectories if path in new]
 
 
 def told_something(changes: Changes) -> bool:

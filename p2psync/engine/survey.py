@@ -1,14 +1,15 @@
 """The scanning task of one replica: where to look, when, and at what pace.
 
 Hints of the watcher, doubts of the provider and the pace of full scans come together here; a
-full scan's cost decides when the next one is due, so that a slow disk is not worn out.
+full scan's cost decides when the next one is due, so that a slow disk is not worn out. Hints
+are followed between two units of a full scan: a save does not wait for a million files.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable
+from collections.abc import Iterator
 from contextlib import suppress
 from typing import Final, Protocol
 
@@ -16,6 +17,7 @@ from p2psync.engine.scanning import Found
 from p2psync.engine.stock import Stock
 from p2psync.engine.worker import Worker
 from p2psync.errors import RootTrouble
+from p2psync.fs.watch import Hint
 
 PAUSE_MIN_S: Final = 60.0
 PAUSE_MAX_S: Final = 86_400.0
@@ -62,8 +64,7 @@ class Survey:
         """Files and bytes known so far, and whether that is all."""
 
         self._owner = owner
-        self._directories: set[bytes] = set()
-        self._everything = False
+        self._hint = Hint()
         self._waiting: list[asyncio.Future[None]] = []
         self._wanted = asyncio.Event()
         self._due = 0.0
@@ -74,10 +75,9 @@ class Survey:
         self._over = True
         self._finish(self._waiting)
 
-    def soon(self, directories: Iterable[bytes] = (), *, everything: bool = False) -> None:
-        """Ask for a scan of these directories, or of everything."""
-        self._directories.update(directories)
-        self._everything |= everything
+    def follow(self, hint: Hint) -> None:
+        """Ask for a look where the hint points."""
+        self._hint.join(hint)
         self._wanted.set()
 
     async def now(self) -> None:
@@ -100,10 +100,10 @@ class Survey:
             waiting = list(self._waiting)
             if owner.may_scan:
                 try:
-                    if waiting or self._everything or self._is_due() or owner.stock.safe:
+                    if waiting or self._needs_all or self._is_due() or owner.stock.safe:
                         await self._scan_everything()
                     else:
-                        await self._scan_some()
+                        await self._follow_hint()
                 except RootTrouble as trouble:
                     owner.hold(str(trouble))
                 owner.surveyed()
@@ -123,38 +123,45 @@ class Survey:
                 await self._wanted.wait()
         self._wanted.clear()
 
+    @property
+    def _needs_all(self) -> bool:
+        """Only a full scan takes up rules that were touched."""
+        return self._hint.everything or self._hint.rules
+
     def _is_due(self) -> bool:
         return 0 < self._due <= time.monotonic()
 
-    async def _scan_some(self) -> None:
+    async def _follow_hint(self) -> None:
         stock = self._owner.stock
-        directories, self._directories = self._directories, set()
-        await self._units(stock.scanner.directories(directories, stock.rules))
+        hint, self._hint = self._hint, Hint()
+        if hint:
+            await self._units(stock.scanner.hinted(hint, stock.rules))
 
     async def _scan_everything(self) -> None:
         """Look at all there is; in safe mode, adopt it."""
         owner, stock = self._owner, self._owner.stock
-        self._everything = False
-        self._directories.clear()
+        self._hint = Hint()
         await owner.worker(stock.root.check)
         await owner.worker(stock.load_rules)
-        cost = await self._units(stock.scanner.tree(b"", stock.rules))
+        cost = await self._units(stock.scanner.tree(b"", stock.rules), whole=True)
         if stock.safe:
             await owner.worker(stock.leave_safe_mode)
             owner.stirred()
         self.first = False
-        pause = min(PAUSE_MAX_S, max(PAUSE_MIN_S, PAUSE_PER_CPU_S * cost))
-        self._due = time.monotonic() + pause
+        self._due = time.monotonic() + pause_after(cost)
 
-    async def _units(self, scan: Iterable[Found]) -> float:
-        """Run a scan unit by unit; return the worker's CPU seconds."""
-        owner, units = self._owner, iter(scan)
-        cost = 0.0
+    async def _units(self, scan: Iterator[Found], *, whole: bool = False) -> float:
+        """Run a scan unit by unit; return the worker's CPU seconds.
+
+        whole: it is a full scan, between whose units hints are followed.
+        """
+        owner, cost = self._owner, 0.0
 
         def one() -> tuple[Found | None, float]:
             began = time.thread_time()
-            found = next(units, None)
-            self.counted = (*owner.stock.index.totals(), found is None)
+            found = next(scan, None)
+            complete = not self.first or (whole and found is None)
+            self.counted = (*owner.stock.index.totals(), complete)
             return found, time.thread_time() - began
 
         while True:
@@ -162,9 +169,22 @@ class Survey:
             cost += spent
             if found is None:
                 return cost
-            owner.note(found)
-            if found.again:
-                again = found.again
-                asyncio.get_running_loop().call_later(AGAIN_S, self.soon, again)
-            if found.changed:
-                owner.stirred()
+            self._note(found)
+            if found.over is not None and not whole:
+                return cost  # nothing comes any more: one turn of the worker less
+            if whole and not (self._needs_all or owner.stock.safe):
+                await self._follow_hint()
+
+    def _note(self, found: Found) -> None:
+        owner = self._owner
+        owner.note(found)
+        if found.again:
+            again = Hint(paths=found.again)
+            asyncio.get_running_loop().call_later(AGAIN_S, self.follow, again)
+        if found.changed:
+            owner.stirred()
+
+
+def pause_after(cost_s: float) -> float:
+    """Return how many seconds after a full scan that cost so much CPU the next one is due."""
+    return min(PAUSE_MAX_S, max(PAUSE_MIN_S, PAUSE_PER_CPU_S * cost_s))

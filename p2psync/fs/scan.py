@@ -8,18 +8,20 @@ tree, and depth by nothing.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import stat
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, Literal
 
 from p2psync.core.diff import diff
 from p2psync.core.entry import Kind
 from p2psync.core.ignore import NOTHING, RULES_BYTES, Rules
 from p2psync.core.index import Row, Signature
 from p2psync.core.problem import Problem, Reason
+from p2psync.fs import syscalls
 from p2psync.fs.ground import ABSENT, Ground, problem_of, signature_of
 from p2psync.fs.hashing import read_whole
 
@@ -35,7 +37,8 @@ class DirectoryScan:
     replaced: those of changed that have a row as a directory and are none now: what has rows
     below them is missing too. subdirectories: to be scanned next. ignored: stand here and are
     none of our business. complete: False when the listing cannot be trusted to name all
-    children; then missing and replaced are empty.
+    children; then missing and replaced are empty. names: only these children were looked at;
+    None: all there are. same: how many are as their rows say.
     """
 
     directory: bytes
@@ -46,6 +49,8 @@ class DirectoryScan:
     ignored: list[bytes] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
     complete: bool = True
+    names: Collection[bytes] | None = None
+    same: int = field(default=0, compare=False)
 
 
 def scan_directory(
@@ -63,21 +68,30 @@ def scan_directory(
         What was found. A directory that is no longer there is one without children.
     """
     scan = DirectoryScan(directory)
-    if rules.ignored(directory, is_directory=True):
-        return scan
-    try:
-        fd = root.open_directory(directory)
-    except OSError as error:
-        if error.errno in ABSENT and _gone(root, directory, is_directory=True):
-            _compare(scan, (), rows, rules)
-        else:
-            scan.complete = False
-            scan.problems.append(problem_of(directory, error, reading=True))
-        return scan
-    try:
-        _list(scan, fd, root, rows, rules)
-    finally:
-        os.close(fd)
+    if not rules.ignored(directory, is_directory=True):
+        _scan(scan, root, rows, rules)
+    return scan
+
+
+def scan_names(
+    root: Ground,
+    directory: bytes,
+    names: Collection[bytes],
+    rows: Mapping[bytes, Row],
+    rules: Rules,
+) -> DirectoryScan:
+    """Compare some children of a directory, however many it has, with their rows.
+
+    Args:
+        root: the opened root.
+        directory: relative to it; b"" is the root itself.
+        names: of the children to look at.
+        rows: the rows of those of them that have one, by name.
+        rules: what to pass over.
+    """
+    scan = DirectoryScan(directory, names=names)
+    if not rules.ignored(directory, is_directory=True):
+        _scan(scan, root, rows, rules)
     return scan
 
 
@@ -134,15 +148,27 @@ def load_rules(root: Ground) -> Rules | Problem:
         return Problem(RULES_NAME, Reason.BAD_RULES, str(error))
 
 
-def _list(
-    scan: DirectoryScan, fd: int, root: Ground, rows: Mapping[bytes, Row], rules: Rules
-) -> None:
-    device = os.fstat(root.fd).st_dev
-    if os.fstat(fd).st_dev != device:
-        scan.complete = False
-        scan.problems.append(Problem(scan.directory, Reason.MOUNTED))
+def _scan(scan: DirectoryScan, root: Ground, rows: Mapping[bytes, Row], rules: Rules) -> None:
+    # to look at names it is enough to enter it
+    flags = os.O_RDONLY if scan.names is None else os.O_PATH
+    try:
+        fd = syscalls.open_beneath(root.fd, scan.directory, flags | os.O_DIRECTORY)
+    except OSError as error:
+        if error.errno in ABSENT and _gone(root, scan.directory, is_directory=True):
+            _compare(scan, (), rows, rules)
+        else:
+            scan.complete = False
+            scan.problems.append(problem_of(scan.directory, error, reading=True))
         return
-    _compare(scan, _children(scan, fd, device, rules), rows, rules)
+    try:
+        device = os.fstat(root.fd).st_dev
+        if os.fstat(fd).st_dev != device:
+            scan.complete = False
+            scan.problems.append(Problem(scan.directory, Reason.MOUNTED))
+            return
+        _compare(scan, _children(scan, fd, device, rules), rows, rules)
+    finally:
+        os.close(fd)
 
 
 def _compare(
@@ -152,6 +178,7 @@ def _compare(
     rules: Rules,
 ) -> None:
     found = diff(listed, rows)
+    scan.same = found.same
     prefix = scan.directory + b"/" if scan.directory else b""
     scan.changed += [prefix + name for name in found.changed]
     if not scan.complete:
@@ -168,10 +195,10 @@ def _compare(
 def _children(
     scan: DirectoryScan, fd: int, device: int, rules: Rules
 ) -> Iterator[tuple[bytes, Signature]]:
-    """List an open directory one by one; what is passed over is noted in the scan."""
+    """Look at the children one by one; what is passed over is noted in the scan."""
     prefix = scan.directory + b"/" if scan.directory else b""
     try:
-        with os.scandir(fd) as entries:
+        with _entries(scan, fd) as entries:
             for entry in entries:
                 name = os.fsencode(entry.name)
                 seen = _look(scan, prefix + name, entry, rules)
@@ -190,10 +217,39 @@ def _children(
         scan.problems.append(problem_of(scan.directory, error, reading=True))
 
 
+def _entries(
+    scan: DirectoryScan, fd: int
+) -> contextlib.AbstractContextManager[Iterable[os.DirEntry[str] | _Named]]:
+    if scan.names is None:
+        return os.scandir(fd)
+    return contextlib.nullcontext(_Named(fd, name) for name in scan.names)
+
+
+class _Named:
+    """A child that was not listed, asked like one that was; each question raises OSError."""
+
+    def __init__(self, directory: int, name: bytes) -> None:
+        self.name = name
+        self._directory = directory
+        self._status: os.stat_result | None = None
+
+    def stat(self, *, follow_symlinks: Literal[False]) -> os.stat_result:
+        """Return what it is."""
+        if self._status is None:
+            self._status = os.stat(
+                self.name, dir_fd=self._directory, follow_symlinks=follow_symlinks
+            )
+        return self._status
+
+    def is_dir(self, *, follow_symlinks: Literal[False]) -> bool:
+        """Say whether it is a directory."""
+        return stat.S_ISDIR(self.stat(follow_symlinks=follow_symlinks).st_mode)
+
+
 def _look(
-    scan: DirectoryScan, path: bytes, entry: os.DirEntry[str], rules: Rules
+    scan: DirectoryScan, path: bytes, entry: os.DirEntry[str] | _Named, rules: Rules
 ) -> Signature | None:
-    """Look at one listed child; None: pass over it. Raises OSError if all will be alike."""
+    """Look at one child; None: pass over it. Raises OSError if all will be alike."""
     try:
         if rules.ignored(path, entry.is_dir(follow_symlinks=False)):
             scan.ignored.append(path)

@@ -12,6 +12,7 @@ from p2psync.engine.conversation import Conversation
 from p2psync.engine.dispatch import Dispatch, TwinRights
 from p2psync.engine.events import State
 from p2psync.engine.replica import Replica
+from p2psync.fs.watch import Hint, system_watching
 from p2psync.net.memory import memory_pair
 from p2psync.protocol.messages import Hello
 from p2psync.store.home import FolderRecord
@@ -23,7 +24,7 @@ def unusable(tmp_path: Path) -> Replica:
     (tmp_path / "no directory").write_text("")
     folder = FolderId(b"a" * 16)  # comes first
     record = FolderRecord(b"r" * 16, folder, bytes(tmp_path), "broken")
-    return Replica(record, tmp_path / "no directory", lambda: [b"somebody"])
+    return Replica(record, tmp_path / "no directory", lambda: [b"somebody"], system_watching())
 
 
 class TwoFolders(TwinRights):
@@ -56,7 +57,7 @@ async def test_isolation_a_folder_that_cannot_be_opened_keeps_no_other_from_sync
             conversation.admitted.set_result(None)
         rights = (
             TwoFolders(unusable(tmp_path), a.replica),
-            TwoFolders(Replica(*_twin_of_unusable(tmp_path)), b.replica),
+            TwoFolders(_twin_of_unusable(tmp_path), b.replica),
         )
         tasks = [
             asyncio.create_task(Dispatch(conversation, right).run())
@@ -70,9 +71,10 @@ async def test_isolation_a_folder_that_cannot_be_opened_keeps_no_other_from_sync
             await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def _twin_of_unusable(tmp_path: Path) -> tuple[FolderRecord, Path, object]:
+def _twin_of_unusable(tmp_path: Path) -> Replica:
     record = FolderRecord(b"s" * 16, FolderId(b"a" * 16), bytes(tmp_path), "broken")
-    return record, tmp_path / "no directory", lambda: [b"somebody"]
+    members = [b"somebody"]
+    return Replica(record, tmp_path / "no directory", lambda: members, system_watching())
 
 
 async def test_a_replica_that_failed_says_why_and_lets_nobody_wait(tmp_path: Path) -> None:
@@ -115,7 +117,7 @@ async def test_silence_a_held_replica_does_not_spin(tmp_path: Path) -> None:
         await a.replica.survey.now()
         assert a.replica.held
         a.replica.survey._due = 1.0  # a minute ago and more
-        a.replica.survey.soon()
+        a.replica.survey.follow(Hint())
         before = time.process_time()
         await asyncio.sleep(0.6)
 

@@ -17,6 +17,7 @@ from p2psync.engine.conversation import Conversation
 from p2psync.engine.dispatch import Dispatch, TwinRights
 from p2psync.engine.replica import Replica
 from p2psync.fs.root import Root
+from p2psync.fs.watch import system_watching
 from p2psync.net.memory import memory_pair
 from p2psync.protocol.messages import Hello
 from p2psync.store.home import FolderRecord
@@ -47,6 +48,7 @@ class Site:
             self.record,
             cluster.path / "indexes",
             lambda: [site.key for site in cluster.sites.values() if site is not self],
+            cluster.watching,
         )
         self._task = asyncio.create_task(self.replica.run())
         await self.replica.opened()
@@ -81,6 +83,7 @@ class Cluster:
         self.path = path
         self.folder = FolderId(b"f" * 16)
         self.sites: dict[str, Site] = {}
+        self.watching = system_watching()
         self._lines: dict[tuple[str, str], asyncio.Task[None]] = {}
         (path / "indexes").mkdir()
 
