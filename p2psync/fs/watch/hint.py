@@ -57,6 +57,8 @@ class Hint:
 
     def narrowed(self) -> Hint:
         """Return the same, naming nothing twice."""
+        if not (self.directories or self.trees):
+            return self
         trees = {tree for tree in self.trees if self.trees.isdisjoint(paths.ancestors(tree))}
         whole = Hint(directories=self.directories, trees=trees)
         return Hint(

@@ -34,12 +34,16 @@ T = TypeVar("T")
 
 WATCHING: Final = "watching"
 FIRST_RETRY_S: Final = 0.1
-POLL_S: Final = 30.0  # between looks at everything where not everything can be watched
+POLL_S: Final = 30.0
+POLL_PER_S: Final = 100.0
+"""Where not everything can be watched, everything is looked at so often, in seconds: at most,
+and for each second that it took to set the watches there are."""
+
 LIVED_S: Final = 60.0  # a watch that lived so long is set anew at once
 READS_AT_ONCE: Final = 8
 PAUSE_S: Final = 0.02
-"""After so many reads in such a time comes a pause: our own apply of 8,000 files/s must not
-wake the event loop as often."""
+"""After so many reads in such a time comes a pause, and as long as it goes on after every
+one: our own apply of 8,000 files/s must not wake the event loop as often."""
 
 _LOST: Final = "more happened than the system keeps in mind"
 _MOVED: Final = "the directory has been moved or removed"
@@ -177,6 +181,7 @@ class LinuxWatching:
 
     def _go_on(self, forest: Forest) -> None:
         if forest is self._forest:
+            self._reads, self._reads_since = READS_AT_ONCE - 1, time.monotonic()
             asyncio.get_running_loop().add_reader(forest.fd, self._read)
 
     def _ring(self) -> None:
@@ -211,6 +216,7 @@ class LinuxWatcher:
         self._retry_s = FIRST_RETRY_S
         self._retry_at = 0.0
         self._planted_at = 0.0
+        self._poll_s = POLL_S
         self._renew = False
         self._told = asyncio.Event()
         self._news = News()
@@ -266,15 +272,17 @@ class LinuxWatcher:
             await self._plant(over)
 
     async def _plant(self, over: Callable[[], bool]) -> None:
+        began = time.monotonic()
         try:
             self._root, lacking = await self._watching.plant(self, over)
         except OSError as error:
             self._fail(error.strerror or str(error))
             return
         self._planted_at = time.monotonic()
+        self._poll_s = max(POLL_S, POLL_PER_S * (self._planted_at - began))
         self._news.hint = Hint(everything=True)
         if lacking:
-            self._fail(lacking, POLL_S)
+            self._fail(lacking, self._poll_s)
         else:
             self.state = WATCHING
 
@@ -290,7 +298,7 @@ class LinuxWatcher:
             self.lose(error.strerror or str(error))
             return
         if grown.lacking:
-            self._fail(grown.lacking, POLL_S)
+            self._fail(grown.lacking, self._poll_s)
         whole = filter(None, map(self._watching.path, {*news.made, *grown.fresh}))
         before = filter(None, news.made.values())
         self._news.hint.join(Hint(set(before), trees=set(whole)))
@@ -311,17 +319,20 @@ class LinuxWatcher:
         self._fail(reason)
         self._told.set()
 
-    def _fail(self, reason: str, retry_s: float = 0.0) -> None:
-        """Not everything is watched: look everywhere, and try again later."""
-        self._retry_s = max(self._retry_s, retry_s)
+    def _fail(self, reason: str, pause_s: float | None = None) -> None:
+        """Not everything is watched: look everywhere, and try again after a pause.
+
+        pause_s: None: longer and longer ones.
+        """
+        if pause_s is None:
+            pause_s, self._retry_s = self._retry_s, min(2 * self._retry_s, POLL_S)
         state = f"polling: {reason[:200]}"
-        if state != self.state or self._retry_s >= POLL_S:
+        if state != self.state or pause_s >= POLL_S:
             self._news.hint = Hint(everything=True)
         if state != self.state:
             logger.info("watching %r: %s", self.path, state)
         self.state = state
-        self._retry_at = time.monotonic() + self._retry_s
-        self._retry_s = min(2 * self._retry_s, POLL_S)
+        self._retry_at = time.monotonic() + pause_s
 
 
 async def finished(unit: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
