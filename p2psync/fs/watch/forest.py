@@ -34,11 +34,13 @@ _ELSEWHERE: Final = "the directory has been moved or replaced"
 class Grown(NamedTuple):
     """What came of setting watches.
 
-    fresh: those of the directories asked for that had no watch. lacking: why some below have
-    none now, in words; "": all that can be read have one.
+    fresh: those of the directories asked for that had no watch there. known: those that had
+    one, and so all below them. lacking: why some have none now, in words; "": all that can be
+    read have one.
     """
 
     fresh: set[Key]
+    known: set[Key]
     lacking: str
 
 
@@ -120,7 +122,7 @@ class Forest:
         Raises:
             OSError: the root is not there any more, or another directory.
         """
-        fresh: set[Key] = set()
+        grown = Grown(set(), set(), "")
         with contextlib.ExitStack() as stack:
             where = self._roots.get(root)
             if where is None:
@@ -132,30 +134,31 @@ class Forest:
                 raise FileNotFoundError(errno.ENOENT, _ELSEWHERE)
             try:
                 for key in starts:
-                    if self._grow(top, root, key, over):
-                        fresh.add(key)
+                    self._grow(top, root, key, grown, over)
             except OSError as error:
                 if error.errno not in _NO_ROOM:
                     raise
-                return Grown(fresh, _LIMIT)
-        return Grown(fresh, "")
+                return grown._replace(lacking=_LIMIT)
+        return grown
 
-    def _grow(self, top: int, root: int, start: Key, over: Callable[[], bool]) -> bool:
-        """Watch one with all below; say whether it had no watch."""
+    def _grow(
+        self, top: int, root: int, start: Key, grown: Grown, over: Callable[[], bool]
+    ) -> None:
+        """Watch one with all below; what is watched where it was is so with all below."""
         place = self.place(start[0], {})
         if place is None or place.root != root:
-            return False
+            return
         pending = [(start, paths.join(place.path, start[1]) if start[1] else place.path)]
-        fresh = None
         while pending and not over():
-            (parent, name), path = pending.pop()
-            added = self._watch(top, root, (parent, name), path)
+            key, path = pending.pop()
+            added = self._watch(top, root, key, path)
             if added is None:
                 continue
             watch, below, new = added
-            fresh = new if fresh is None else fresh
-            pending += [((watch, child), paths.join(path, child)) for child in below]
-        return bool(fresh)
+            if key == start:
+                (grown.fresh if new else grown.known).add(key)
+            if new or not start[1]:
+                pending += [((watch, child), paths.join(path, child)) for child in below]
 
     def _watch(
         self, top: int, root: int, key: Key, path: bytes
@@ -205,17 +208,17 @@ class Forest:
     def below(self, tops: Collection[Key], roots: Collection[int] = ()) -> list[int]:
         """Return the watches of these directories, and of all below them and these roots."""
         with self._lock:
-            at = self._at
-            found = {watch: True for watch, key in at.items() if key in tops}
-            found.update(dict.fromkeys(roots, True))
-            for watch in at:
-                chain: list[int] = []
-                while watch not in found:
-                    found[watch] = False
-                    chain.append(watch)
-                    watch = at[watch][0] if watch in at else watch
-                if found[watch]:
-                    found.update(dict.fromkeys(chain, True))
+            at = dict(self._at)
+        found = {watch: True for watch, key in at.items() if key in tops}
+        found.update(dict.fromkeys(roots, True))
+        for watch in at:
+            chain: list[int] = []
+            while watch not in found:
+                found[watch] = False
+                chain.append(watch)
+                watch = at[watch][0] if watch in at else watch
+            if found[watch]:
+                found.update(dict.fromkeys(chain, True))
         return [watch for watch, below in found.items() if below]
 
     def uproot(self, root: int) -> list[int]:

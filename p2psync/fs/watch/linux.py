@@ -57,6 +57,7 @@ class LinuxWatching:
         self._forest: Forest | None = None
         self._settling = Settling()
         self._watchers: dict[int, LinuxWatcher] = {}  # by the watch of the root
+        self._lost: set[int] = set()  # roots whose watches are to be ended
         self._users = 0
         self._timer: asyncio.TimerHandle | None = None
         self._reads = 0
@@ -75,10 +76,11 @@ class LinuxWatching:
     async def leave(self, root: int | None) -> None:
         """One watcher less is at work, that of this root if it has one."""
         self._users -= 1
-        if root is not None:
-            await self.uproot(root)
         if not self._users:
+            self._watchers.clear()
             self._close()
+        elif root is not None:
+            await self.uproot(root)
 
     async def plant(self, watcher: LinuxWatcher, over: Callable[[], bool]) -> tuple[int, str]:
         """Watch a root whole; return its watch, and why not all of it can be watched.
@@ -87,14 +89,18 @@ class LinuxWatching:
             OSError: it cannot be watched.
         """
         forest = self._forest or self._open()
+        await self._clear()
         root = await finished(forest.plant, watcher.path)
-        self._watchers[root] = watcher
+        if forest is not self._forest:
+            raise OSError(errno.ESTALE, _LOST)
+        self._watchers[root] = watcher  # from now on it hears what happens
         try:
             grown = await finished(forest.grow, root, [(root, b"")], over)
             if self._watchers.get(root) is not watcher:
                 raise OSError(errno.ESTALE, _LOST)
         except BaseException:
-            await self.uproot(root)
+            if forest is self._forest:
+                await self.uproot(root)
             raise
         return root, grown.lacking
 
@@ -115,9 +121,14 @@ class LinuxWatching:
     async def uproot(self, root: int) -> None:
         """Watch a root no more, if it is watched."""
         self._watchers.pop(root, None)
-        if self._forest is not None and self._users:
+        self._lost.add(root)
+        await self._clear()
+
+    async def _clear(self) -> None:
+        """End the watches of roots that are watched no more."""
+        while self._lost and self._forest is not None:
             forest = self._forest
-            await self._remove(forest, await finished(forest.uproot, root))
+            await self._remove(forest, await finished(forest.uproot, self._lost.pop()))
 
     async def _remove(self, forest: Forest, watches: list[int]) -> None:
         for begin in range(0, len(watches), REMOVED_AT_ONCE):
@@ -143,6 +154,7 @@ class LinuxWatching:
             asyncio.get_running_loop().remove_reader(self._forest.fd)
             self._forest.close()
             self._forest = None
+        self._lost.clear()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -158,6 +170,7 @@ class LinuxWatching:
                 return
             if mask & _GONE and watch in self._watchers:
                 self._watchers.pop(watch).lose(_MOVED)
+                self._lost.add(watch)
         now = time.monotonic()
         self._settling.take((event for event in events if event[3]), now)
         self._tell(forest, now)
@@ -299,7 +312,7 @@ class LinuxWatcher:
             return
         if grown.lacking:
             self._fail(grown.lacking, self._poll_s)
-        whole = filter(None, map(self._watching.path, {*news.made, *grown.fresh}))
+        whole = filter(None, map(self._watching.path, {*news.made, *grown.fresh} - grown.known))
         before = filter(None, news.made.values())
         self._news.hint.join(Hint(set(before), trees=set(whole)))
 
