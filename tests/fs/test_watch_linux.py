@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -12,8 +13,10 @@ import pytest
 from p2psync.fs.watch import Hint, settling
 from p2psync.fs.watch.linux import LinuxWatching
 from tests.support import looking
+from tests.support.folder import mounted, run
 from tests.support.looking import unprivileged
-from tests.support.watching import TIMEOUT_S, reading, touch
+from tests.support.require import require
+from tests.support.watching import TIMEOUT_S, Process, reading, touch
 
 public = looking.public
 
@@ -120,8 +123,7 @@ async def test_a_directory_moved_out_and_another_made(tmp_path: Path) -> None:
     async with reading(LinuxWatching(), root) as it:
         (root / "a").rename(tmp_path / "out")
         (tmp_path / "other").rename(root / "a")
-        await it.at(b"a/b/x")
-        await asyncio.sleep(2 * settling.QUIET_S)  # the watches of the old one are ended
+        await it.until(lambda hint: b"a" in hint.paths)  # the old one's watches are ended
         touch(bytes(root) + b"/a/b/x")
         touch(bytes(tmp_path) + b"/out/b/y")
         await it.at(b"a/b/x")
@@ -174,6 +176,60 @@ async def test_many_changes_are_their_directory(
         for number in range(20):
             (tmp_path / "d" / str(number)).unlink()
         await it.until(lambda hint: b"d" in hint.directories)
+
+
+@pytest.mark.slow
+def test_j01_the_root_is_unmounted(tmp_path: Path) -> None:
+    """That is told; what is in its place is watched until it is back."""
+    require("mountns")
+
+    async def watch() -> None:
+        async with reading(LinuxWatching(), tmp_path) as it:
+            run("umount", tmp_path)
+            await it.until(lambda _: it.watcher.state.startswith("polling: "))
+            await it.until(lambda _: it.watcher.state == "watching")
+            (tmp_path / "x").touch()
+            await it.at(b"x")
+
+    mounted("size=1m", tmp_path, lambda: asyncio.run(watch()))
+
+
+async def test_j03_the_root_is_removed(tmp_path: Path) -> None:
+    """The watcher says so, and none of its watches is left."""
+    root = tmp_path / "root"
+    (root / "d" / "e").mkdir(parents=True)
+    async with reading(LinuxWatching(), root) as it:
+        shutil.rmtree(root)
+        await it.until(lambda _: it.watcher.state.startswith("polling: "))
+        assert watches() == 0
+
+
+async def test_j03_the_root_is_moved_and_back(tmp_path: Path) -> None:
+    """It is watched anew where it was, whole; what had been watched is given back."""
+    root = tmp_path / "root"
+    (root / "d").mkdir(parents=True)
+    async with reading(LinuxWatching(), root) as it:
+        root.rename(tmp_path / "away")
+        await it.until(lambda _: it.watcher.state.startswith("polling: "))
+        (tmp_path / "away").rename(root)
+        await it.until(lambda _: it.watcher.state == "watching")
+        touch(bytes(root) + b"/d/x")
+        await it.at(b"d/x")
+        assert watches() == 2
+
+
+@pytest.mark.slow
+def test_i10_what_has_a_watch_keeps_it(tmp_path: Path) -> None:
+    """Where there are too few watches, those there are go on; the rest is polled."""
+    require("userns")
+    for number in range(20):
+        (tmp_path / str(number)).mkdir()
+    limit = 'echo 5 > /proc/sys/user/max_inotify_watches && exec "$@"'
+    with Process("linux", tmp_path, "unshare", "-U", "-r", "sh", "-c", limit, "sh") as watcher:
+        hints = watcher.hints()
+        assert "max_user_watches" in str(next(hints)["state"])
+        (tmp_path / "x").touch()
+        assert any(hint["paths"] == ["x"] for hint in hints)
 
 
 async def test_ten_roots_have_one_descriptor(tmp_path: Path) -> None:
