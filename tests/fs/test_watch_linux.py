@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import resource
 import shutil
+import threading
 from pathlib import Path
 
 import pytest
 
 from p2psync.fs.watch import Hint, settling
+from p2psync.fs.watch.inotify import Inotify
 from p2psync.fs.watch.linux import LinuxWatching
 from tests.support import looking
 from tests.support.folder import mounted, run
@@ -164,6 +167,27 @@ async def test_i02_a_directory_that_becomes_readable(public: Path) -> None:
         await context.__aexit__(None, None, None)
 
 
+async def test_a_filesystem_that_hangs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While a watch cannot be set the event loop goes on, and then nothing has been missed."""
+    real, begun, over = Inotify.add, threading.Event(), threading.Event()
+
+    def hangs(self: Inotify, directory: int, mask: int) -> int:
+        begun.set()
+        assert over.wait(TIMEOUT_S)
+        return real(self, directory, mask)
+
+    async with reading(LinuxWatching(), tmp_path) as it:
+        monkeypatch.setattr(Inotify, "add", hangs)
+        (tmp_path / "d").mkdir()
+        hinted = asyncio.create_task(it.at(b"d/x", b"y"))
+        await asyncio.to_thread(begun.wait, TIMEOUT_S)
+        (tmp_path / "y").touch()
+        for _ in range(20):
+            await asyncio.sleep(0)  # the loop would read now
+        over.set()
+        await hinted
+
+
 async def test_many_changes_are_their_directory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -282,3 +306,23 @@ async def test_g03_a_very_deep_directory(tmp_path: Path) -> None:
             os.close(os.open("x", os.O_CREAT | os.O_WRONLY, dir_fd=at))
             os.close(at)
             await it.at(b"/".join([b"directory"] * 1_000) + b"/x")
+
+
+async def test_i09_no_descriptors_left(tmp_path: Path) -> None:
+    """A directory that could not be opened for that reason is polled, and later watched."""
+    async with reading(LinuxWatching(), tmp_path) as it:
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        await asyncio.to_thread(os.getpid)  # the thread that is needed exists
+        lowest = os.dup(0)
+        os.close(lowest)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, hard))
+        try:
+            (tmp_path / "d").mkdir()
+            await it.everywhere()
+            assert "open files" in it.watcher.state
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        it.watcher.renew()
+        await it.until(lambda _: it.watcher.state == "watching")
+        touch(bytes(tmp_path) + b"/d/x")
+        await it.at(b"d/x")

@@ -5,7 +5,8 @@ moves all below it, and 50,000 directories take 10 MB. A directory that is watch
 keeps its watch wherever it goes, so whatever is seen under a new name is just planted again.
 
 Setting watches blocks (10 us a directory, more when the disk has to be asked), so that is done
-in threads, while the event loop reads; the lock is held for one watch at a time.
+in threads, while the event loop reads; the lock is held for one watch at a time, so that no
+event is read of a watch that has no place yet.
 """
 
 from __future__ import annotations
@@ -25,8 +26,9 @@ from p2psync.fs.watch.inotify import Event
 from p2psync.fs.watch.news import Place
 from p2psync.fs.watch.settling import Key
 
+PATIENCE_S: Final = 0.005
 REMOVED_AT_ONCE: Final = 1_000  # each comes back as an event; the kernel keeps 16,384
-_NO_ROOM: Final = frozenset({errno.ENOSPC, errno.ENOMEM})
+_NO_ROOM: Final = frozenset({errno.ENOSPC, errno.ENOMEM, errno.EMFILE, errno.ENFILE})
 _LIMIT: Final = "the system's limit of watches is reached (fs.inotify.max_user_watches)"
 _ELSEWHERE: Final = "the directory has been moved or replaced"
 
@@ -69,13 +71,20 @@ class Forest:
 
     # ------------------------------------------------------------------ events
 
-    def read(self) -> list[Event]:
-        """Return the next events, without those of watches that have ended."""
-        with self._lock:
+    def read(self) -> list[Event] | None:
+        """Return the next events; None: ask again later, a watch is being set.
+
+        That takes 5 us, but on a filesystem that hangs the event loop must not hang with it.
+        """
+        if not self._lock.acquire(timeout=PATIENCE_S):
+            return None
+        try:
             events = self._inotify.read()
             for watch, mask, _, _ in events:
                 if mask & inotify.IGNORED:
                     self._at.pop(watch, None)
+        finally:
+            self._lock.release()
         return events
 
     def place(self, watch: int, known: dict[int, Place | None]) -> Place | None:
@@ -138,7 +147,8 @@ class Forest:
             except OSError as error:
                 if error.errno not in _NO_ROOM:
                     raise
-                return grown._replace(lacking=_LIMIT)
+                full = error.errno == errno.ENOSPC
+                return grown._replace(lacking=_LIMIT if full else str(error.strerror))
         return grown
 
     def _grow(
@@ -166,13 +176,15 @@ class Forest:
         """Watch one directory, then list it; None: that cannot be done.
 
         Raises:
-            OSError: there is no room for one more watch.
+            OSError: the system has no room for one more watch or open directory.
         """
         if path == OWN_DIRECTORY:
             return None
         try:
             directory = syscalls.open_beneath(top, path, os.O_RDONLY | os.O_DIRECTORY)
-        except OSError:
+        except OSError as error:
+            if error.errno in _NO_ROOM:
+                raise
             return None
         try:
             if os.fstat(directory).st_dev != self._roots[root].device:

@@ -36,8 +36,8 @@ WATCHING: Final = "watching"
 FIRST_RETRY_S: Final = 0.1
 POLL_S: Final = 30.0
 POLL_PER_S: Final = 100.0
-"""Where not everything can be watched, everything is looked at so often, in seconds: at most,
-and for each second that it took to set the watches there are."""
+"""Where not everything can be watched, so many seconds are between two looks at everything:
+at least, and for each second that it took to set the watches there are."""
 
 LIVED_S: Final = 60.0  # a watch that lived so long is set anew at once
 READS_AT_ONCE: Final = 8
@@ -164,6 +164,9 @@ class LinuxWatching:
         if forest is None:
             return
         events = forest.read()
+        if events is None:
+            self._rest(forest)
+            return
         for watch, mask, _, _ in events:
             if mask & inotify.OVERFLOW:
                 self._lose_all()
@@ -188,9 +191,12 @@ class LinuxWatching:
             self._reads, self._reads_since = 0, now
         self._reads += 1
         if self._reads == READS_AT_ONCE:
-            loop = asyncio.get_running_loop()
-            loop.remove_reader(forest.fd)
-            loop.call_later(PAUSE_S, self._go_on, forest)
+            self._rest(forest)
+
+    def _rest(self, forest: Forest) -> None:
+        loop = asyncio.get_running_loop()
+        loop.remove_reader(forest.fd)
+        loop.call_later(PAUSE_S, self._go_on, forest)
 
     def _go_on(self, forest: Forest) -> None:
         if forest is self._forest:
