@@ -280,9 +280,7 @@ class LinuxWatcher:
         """Set the watches that are to be set now."""
         if self._renew:
             self._renew = False
-            root, self._root = self._root, None
-            if root is not None:
-                await self._watching.uproot(root)
+            await self._uproot()
             self._news = News()
             await self._plant(over)
         elif self._news.moves_watches:
@@ -295,6 +293,7 @@ class LinuxWatcher:
         try:
             self._root, lacking = await self._watching.plant(self, over)
         except OSError as error:
+            await self._uproot()
             self._fail(error.strerror or str(error))
             return
         self._planted_at = time.monotonic()
@@ -312,8 +311,7 @@ class LinuxWatcher:
         try:
             grown = await self._watching.grow(self._root, news, over)
         except OSError as error:
-            if self._root is not None:
-                await self._watching.uproot(self._root)
+            await self._uproot()
             self.lose(error.strerror or str(error))
             return
         if grown.lacking:
@@ -321,6 +319,11 @@ class LinuxWatcher:
         whole = filter(None, map(self._watching.path, {*news.made, *grown.fresh} - grown.known))
         before = filter(None, news.made.values())
         self._news.hint.join(Hint(set(before), trees=set(whole)))
+
+    async def _uproot(self) -> None:
+        root, self._root = self._root, None
+        if root is not None:
+            await self._watching.uproot(root)
 
     # ------------------------------------------------------------------ for the watching
 
