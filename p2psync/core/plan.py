@@ -222,7 +222,7 @@ class _Plan:
             path = paths.pop()
             place, row = draft.want(path), draft.row(path)
             related: list[bytes] = []
-            if not _agree(place, row) and not draft.ignored(path):
+            if not agree(place, row) and not draft.ignored(path):
                 self._tasks[path] = _Task(path, place, row)
                 if place is not None:
                     related.append(parent(path))
@@ -445,7 +445,8 @@ def _step(task: _Task, after: Paths, stands: Standing) -> Step:
     return Replace(path, place, row, after, stands)
 
 
-def _agree(place: Place | None, row: Row | None) -> bool:
+def agree(place: Place | None, row: Row | None) -> bool:
+    """Say whether the disk shows already what the view wants."""
     if place is None:
         return row is None
     return row is not None and same_looks(place, row.place)

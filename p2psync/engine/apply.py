@@ -28,6 +28,7 @@ from p2psync.core.plan import (
     Replace,
     SetMetadata,
     Step,
+    agree,
     plan,
 )
 from p2psync.core.problem import Problem, Reason
@@ -52,12 +53,14 @@ Chunk = tuple[int, int, bytes]  # offset, size, BLAKE3-256
 class Applied:
     """What one batch did.
 
-    done: paths that show now what the view wants. rescan: paths whose disk was not as the
+    done: paths that show now what the view wants. settled: of those tried, what showed it
+    already. rescan: paths whose disk was not as the
     index believed. false: contents whose bytes, all as their sender described them, were not
     what they were called. needed: what the batch made needed (None: no more).
     """
 
     done: list[bytes] = field(default_factory=list)
+    settled: list[bytes] = field(default_factory=list)
     rescan: list[bytes] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
     false: set[bytes] = field(default_factory=set)
@@ -166,12 +169,18 @@ class _Batch:
 
     # ------------------------------------------------------------------ choose
 
-    def choose(self, wants: Iterable[bytes]) -> None:
+    def choose(self, wants: Collection[bytes]) -> None:
         """Plan the steps for these paths and the directories above them."""
         chosen = dict.fromkeys(wants)
         for path in list(chosen):
             chosen.update(dict.fromkeys(paths.ancestors(path)))
         self._steps = plan(chosen, self._draft, self._at_hand)
+        planned = {step.path for step in self._steps}
+        self._result.settled = [
+            path
+            for path in wants
+            if path not in planned and agree(self._draft.want(path), self._draft.row(path))
+        ]
 
     def _at_hand(self, content: bytes) -> bool:
         if content in self._fetched or content in self._large:

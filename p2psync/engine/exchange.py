@@ -15,7 +15,9 @@ and, where the digests meant nothing to it, receives `Knowledge`; then pages and
 from __future__ import annotations
 
 import logging
+import math
 import secrets
+import time
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 
@@ -44,6 +46,7 @@ logger = logging.getLogger(__name__)
 
 SURELY_FINE = 16 * limits.KIB  # bytes of an entry that cannot break a limit of its kind
 MARK_AUTHORS = 56_000  # in all vectors of one mark, so that it fits a control frame
+NEED_EVERY_S = 0.25  # how often a mark says nothing but how much is still lacking
 
 DraftMaker = Callable[[], Draft]
 
@@ -57,6 +60,10 @@ class Told:
     need_bytes: int = 0
     stuck: bool = False
     marked: bool = False
+
+    def lacking(self, mark: Mark) -> Told:
+        """Return the same with what a mark says is lacking there."""
+        return Told(self.known, mark.need_files, mark.need_bytes, mark.stuck, marked=True)
 
 
 class Exchange:
@@ -101,6 +108,10 @@ class Exchange:
         self._sent_acks: dict[bytes, Vector] = {}
         self._heard_acks: dict[bytes, Vector] = {}
         self._sent_need: tuple[int, int, bool] | None = None
+        self._need_sent_at = -math.inf
+        self.held_back = False
+        """How much is lacking has changed and was told a moment ago: call again soon."""
+
         self._echoes: list[tuple[int, int]] = []
         # receiving
         self._collected: Vector = {}
@@ -243,9 +254,15 @@ class Exchange:
         files, size = self._need()
         # what peers announce may add up to anything
         need = files, min(size, limits.SEQ_MAX), files > 0 and self._stuck()
-        news = known or collected or acks or need != self._sent_need
-        if self._marked and not self._in_batch and not news:
-            return []
+        now = time.monotonic()
+        self.held_back = False
+        if self._marked and not (self._in_batch or known or collected or acks):
+            if need == self._sent_need:
+                return []
+            if files and not need[2] and now < self._need_sent_at + NEED_EVERY_S:
+                self.held_back = True  # each costs the peer a commit
+                return []
+        self._need_sent_at = now
         mark = Mark(
             self._folder,
             self._index.start,
@@ -363,6 +380,9 @@ class Exchange:
         collected = vector.join(self._collected, message.collected)
         _bounded(known, collected)
         draft = self._draft()
+        if self._says_only_need(message):
+            self.told = self.told.lacking(message)
+            return draft.finish()
         with self._index.transaction():
             if message.full:
                 self._begin_listing()
@@ -386,9 +406,20 @@ class Exchange:
             self._take_acks(message.acks, known, members)
         self._listing = False
         self._collected = collected
-        self.told = Told(known, message.need_files, message.need_bytes, message.stuck, True)
+        self.told = Told(known).lacking(message)
         self._watch_author(known)
         return changes
+
+    def _says_only_need(self, message: Mark) -> bool:
+        """Say whether nothing of a mark is to be kept: then it costs no commit."""
+        return not (
+            message.full
+            or self._listing
+            or message.known
+            or message.collected
+            or message.acks
+            or self._index.cursor(self._peer) != (message.start, message.end)
+        )
 
     def _check_growth(self, known: Vector) -> None:
         """Refuse authors without number, which would make every later hello larger."""

@@ -229,7 +229,7 @@ class Fetcher:
         tried: the paths it was to apply. Those it left out build on something in trouble.
         """
         troubled = {problem.path for problem in applied.problems}
-        waiting = {*applied.rescan, *tried}.difference(applied.done, troubled)
+        waiting = {*applied.rescan, *tried}.difference(applied.done, applied.settled, troubled)
         for path in troubled:
             self._pause(path, RETRY_S)
         for path in waiting:
@@ -387,6 +387,8 @@ class Fetcher:
     def _start_large(self, group: asyncio.TaskGroup) -> int:
         started = 0
         for content, size in list(self._needs.large.items()):
+            if all(link.larges >= LARGE_AT_ONCE for link in self._replica.links):
+                break
             link = self._source(content, lambda link: link.larges < LARGE_AT_ONCE)
             if link is None:
                 continue

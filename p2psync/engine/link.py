@@ -6,9 +6,10 @@ import asyncio
 import logging
 import math
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from p2psync.engine.exchange import Exchange
+from p2psync.engine.exchange import NEED_EVERY_S, Exchange
 from p2psync.errors import ChannelClosedError, RemoteProtocolError
 from p2psync.protocol.messages import (
     AskChunks,
@@ -73,7 +74,9 @@ class Link:
                 for message in messages:
                     await self.conversation.send(message)
                 unfinished = bool(messages) or self.exchange.more
-            await self.wake.wait()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(NEED_EVERY_S if self.exchange.held_back else None):
+                    await self.wake.wait()
 
     async def files(self, folder: bytes, contents: list[bytes]) -> AsyncIterator[Files]:
         """Ask for whole small files; yield the answers as they come.
