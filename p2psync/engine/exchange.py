@@ -15,9 +15,7 @@ and, where the digests meant nothing to it, receives `Knowledge`; then pages and
 from __future__ import annotations
 
 import logging
-import math
 import secrets
-import time
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 
@@ -46,7 +44,6 @@ logger = logging.getLogger(__name__)
 
 SURELY_FINE = 16 * limits.KIB  # bytes of an entry that cannot break a limit of its kind
 MARK_AUTHORS = 56_000  # in all vectors of one mark, so that it fits a control frame
-NEED_EVERY_S = 0.25  # how often a mark says nothing but how much is still lacking
 
 DraftMaker = Callable[[], Draft]
 
@@ -108,9 +105,8 @@ class Exchange:
         self._sent_acks: dict[bytes, Vector] = {}
         self._heard_acks: dict[bytes, Vector] = {}
         self._sent_need: tuple[int, int, bool] | None = None
-        self._need_sent_at = -math.inf
         self.held_back = False
-        """How much is lacking has changed and was told a moment ago: call again soon."""
+        """How much is lacking here has changed and was not told."""
 
         self._echoes: list[tuple[int, int]] = []
         # receiving
@@ -210,8 +206,10 @@ class Exchange:
         """Send a mark even without news: what was refused may be asked for again."""
         self._marked = False
 
-    def next_messages(self) -> list[Message]:
+    def next_messages(self, *, often: bool = True) -> list[Message]:
         """Return a page, a mark, both or nothing.
+
+        often: false holds a mark back that would only say that a little less is lacking here.
 
         Call again until there is nothing and `more` is false: what the peer knows already is
         passed over in steps, so that no call takes long.
@@ -240,13 +238,13 @@ class Exchange:
             self._in_batch = True
             messages.append(Entries(self._folder, self._index.start, self._full, items))
         if not page.more:
-            messages += self._mark()
+            messages += self._mark(often)
         return messages
 
     def _echoed(self, arrival: int) -> bool:
         return any(low <= arrival <= high for low, high in self._echoes)
 
-    def _mark(self) -> list[Message]:
+    def _mark(self, often: bool) -> list[Message]:
         facts = self._index.facts()
         known = vector.beyond(facts.known, self._sent_known)
         collected = vector.beyond(facts.collected, self._sent_collected)
@@ -254,15 +252,12 @@ class Exchange:
         files, size = self._need()
         # what peers announce may add up to anything
         need = files, min(size, limits.SEQ_MAX), files > 0 and self._stuck()
-        now = time.monotonic()
-        self.held_back = False
         if self._marked and not (self._in_batch or known or collected or acks):
-            if need == self._sent_need:
+            # the last file, or that nothing goes on, is told at once
+            self.held_back = need != self._sent_need and files > 0 and not (often or need[2])
+            if need == self._sent_need or self.held_back:
                 return []
-            if files and not need[2] and now < self._need_sent_at + NEED_EVERY_S:
-                self.held_back = True  # each costs the peer a commit
-                return []
-        self._need_sent_at = now
+        self.held_back = False
         mark = Mark(
             self._folder,
             self._index.start,
@@ -380,8 +375,8 @@ class Exchange:
         collected = vector.join(self._collected, message.collected)
         _bounded(known, collected)
         draft = self._draft()
-        if self._says_only_need(message):
-            self.told = self.told.lacking(message)
+        if self._is_known(message, known, collected):
+            self.told = Told(known).lacking(message)
             return draft.finish()
         with self._index.transaction():
             if message.full:
@@ -410,15 +405,14 @@ class Exchange:
         self._watch_author(known)
         return changes
 
-    def _says_only_need(self, message: Mark) -> bool:
+    def _is_known(self, message: Mark, known: Vector, collected: Vector) -> bool:
         """Say whether nothing of a mark is to be kept: then it costs no commit."""
-        return not (
-            message.full
-            or self._listing
-            or message.known
-            or message.collected
-            or message.acks
-            or self._index.cursor(self._peer) != (message.start, message.end)
+        facts = self._index.facts()
+        return (
+            not (message.full or message.known or message.collected or message.acks)
+            and vector.includes(facts.known, known)
+            and vector.includes(facts.collected, collected)
+            and self._index.cursor(self._peer) == (message.start, message.end)
         )
 
     def _check_growth(self, known: Vector) -> None:

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from p2psync.engine.exchange import NEED_EVERY_S, Exchange
+from p2psync.engine.exchange import Exchange
 from p2psync.errors import ChannelClosedError, RemoteProtocolError
 from p2psync.protocol.messages import (
     AskChunks,
@@ -31,6 +31,7 @@ Answer = Files | Manifest | Chunks
 ANSWERS_WAITING = 4
 ANSWER_S = 60.0  # how long requests may go without any answer
 LONGEST_S = 3_600.0  # how long one may, while others are answered: a slow line takes its time
+NEED_EVERY_S = 0.25  # how often a peer is told nothing but how much is still lacking here
 TURNS = 2  # messages of one peer that wait to be taken
 GIVING_AT_ONCE = 4  # requests of one peer for which contents are read at the same time
 
@@ -66,12 +67,16 @@ class Link:
         Raises:
             ChannelClosedError: the conversation is over.
         """
+        loop = asyncio.get_running_loop()
+        sent_at = -math.inf
         while True:
             self.wake.clear()
             unfinished = True
             while unfinished:
-                messages = await self._worker(self.exchange.next_messages)
+                often = loop.time() >= sent_at + NEED_EVERY_S
+                messages = await self._worker(self.exchange.next_messages, often=often)
                 for message in messages:
+                    sent_at = loop.time()
                     await self.conversation.send(message)
                 unfinished = bool(messages) or self.exchange.more
             with suppress(TimeoutError):
