@@ -19,6 +19,7 @@ import sys
 import tempfile
 import time
 import xml.etree.ElementTree as ElementTree
+from collections.abc import Iterable
 from pathlib import Path
 
 from environment import CHECKOUT, DEV_LOCK, ensure
@@ -46,7 +47,7 @@ PHASES = [
         [
             *("tests/identity", "tests/store", "tests/fs", "tests/discovery", "tests/net"),
             *("tests/engine", "tests/config", "tests/control", "tests/agent", "tests/cli"),
-            *("tests/support", "tests/scripts"),
+            *("tests/support", "tests/scripts", "tests/benchmarks"),
         ],
     ),
     ("end to end", ["tests/e2e"]),
@@ -55,7 +56,9 @@ PHASES = [
 
 def main() -> int:
     """Run everything and return 1 if anything failed."""
-    install_packages()
+    headers = () if HEADERS.is_dir() else ("libc6-dev", "linux-libc-dev")
+    if missing := install_packages(PACKAGES, headers):
+        print(f"not installed, tests that need them are skipped: {', '.join(sorted(missing))}")
     python = ensure("dev", DEV_LOCK)
     if sys.argv[1:]:
         argv = [str(python), "-m", "pytest", *sys.argv[1:]]
@@ -71,11 +74,15 @@ def main() -> int:
     return int(not good)
 
 
-def install_packages() -> None:
-    """Install what tests use, as root on Debian; elsewhere say what is missing."""
-    missing = {package for program, package in PACKAGES.items() if not _found(program)}
-    if not HEADERS.is_dir():
-        missing |= {"libc6-dev", "linux-libc-dev"}
+def install_packages(packages: dict[str, str], libraries: Iterable[str] = ()) -> set[str]:
+    """Install what is missing, as root on Debian; return what is missing still.
+
+    Args:
+        packages: of which package a program on PATH is.
+        libraries: packages that are missing and have no program.
+    """
+    missing = {package for program, package in packages.items() if not _found(program)}
+    missing |= set(libraries)
     if subprocess.run([sys.executable, "-c", "import ensurepip, venv"], check=False).returncode:
         missing.add("python3-venv")
     if missing and os.geteuid() == 0 and shutil.which("apt-get"):
@@ -84,8 +91,7 @@ def install_packages() -> None:
         for package in sorted(missing):  # one by one: a missing one takes none with it
             if apt("install", "-y", "--no-install-recommends", package):
                 missing.discard(package)
-    if missing:
-        print(f"not installed, tests that need them are skipped: {', '.join(sorted(missing))}")
+    return missing
 
 
 def apt(*arguments: str) -> bool:

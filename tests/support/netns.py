@@ -22,7 +22,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, Self
 
 from tests.support.require import unshare
 
@@ -85,7 +85,7 @@ class Lan:
 
     # building and tearing down
 
-    def __enter__(self) -> Lan:
+    def __enter__(self) -> Self:
         try:
             self._build()
         except BaseException:
@@ -124,6 +124,7 @@ class Lan:
         start = [*self._into(WIRE, "-U"), "unshare", "-n"] if self._holders else list(way)
         holder = subprocess.Popen(
             [*start, "sh", "-c", "echo; exec cat"],
+            start_new_session=True,  # Ctrl-C must not end it before what lives in it is found
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
         )

@@ -1,0 +1,111 @@
+"""The command: which cases to run, how often, and where to put what was found.
+
+scripts/bench                 every case but the big ones; writes docs/performance.*
+scripts/bench mix latency     these
+scripts/bench --list          the cases, a line each
+scripts/bench --quick         all, small and once, to see that they work; writes nothing
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import signal
+import sys
+import tempfile
+from pathlib import Path
+from types import FrameType
+
+from benchmarks import report, results, tables
+from benchmarks.bench import Bench, say
+from benchmarks.case import Case
+from benchmarks.cases import CASES
+
+JSON = results.CHECKOUT / "docs" / "performance.json"
+PAGE = results.CHECKOUT / "docs" / "performance.md"
+
+
+def main() -> int:
+    """Run what was asked for; return 1 if anything in it failed."""
+    options = parsed()
+    if options.list:
+        width = max(len(case.name) for case in CASES)
+        for case in CASES:
+            print(f"{case.name:{width}}  {case.about}{' (big)' if case.big else ''}")
+        return 0
+    if options.draw:
+        report.draw(CASES, results.load(JSON), PAGE)
+        return 0
+    signal.signal(signal.SIGTERM, _interrupted)
+    options.work.mkdir(parents=True, exist_ok=True)
+    work = Path(tempfile.mkdtemp(prefix="p2psync-bench-", dir=options.work))
+    try:
+        return run(
+            chosen(options.cases, options.big), options, Bench(work, quick=options.quick)
+        )
+    except KeyboardInterrupt:
+        say("interrupted")
+        return 130
+    finally:
+        say(f"removing {work}")
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def parsed() -> argparse.Namespace:
+    """Return the options of the command line."""
+    parser = argparse.ArgumentParser(
+        prog="scripts/bench",
+        description="Measures p2psync beside cp, rsync, Unison, Syncthing.",
+    )
+    names = [case.name for case in CASES]
+    add = parser.add_argument
+    add("cases", nargs="*", metavar="CASE", help="run only these; see --list")
+    add("--list", action="store_true", help="list the cases and end")
+    add("--quick", action="store_true", help="small and once: does it work?")
+    add("--big", action="store_true", help="the cases with a million files too")
+    add("--rounds", type=int, default=3, help="how often each is measured (default: 3)")
+    add("--json", type=Path, help=f"where figures go (default: {JSON.name} in docs)")
+    add(
+        "--work", type=Path, default=Path("/var/tmp"), help="where trees go (default: /var/tmp)"
+    )
+    add("--draw", action="store_true", help="only write the page anew from the JSON")
+    options = parser.parse_args()
+    if unknown := set(options.cases) - set(names):
+        parser.error(
+            f"no such case: {', '.join(sorted(unknown))}; there are {', '.join(names)}"
+        )
+    return options
+
+
+def chosen(names: list[str], big: bool) -> list[Case]:
+    """Return the cases that were named, or all, the big ones only if they are wanted."""
+    if names:
+        return [case for case in CASES if case.name in names]
+    return [case for case in CASES if big or not case.big]
+
+
+def run(cases: list[Case], options: argparse.Namespace, bench: Bench) -> int:
+    """Run the cases one by one; each is kept and shown as soon as it is done."""
+    rounds = 1 if options.quick else options.rounds
+    file = options.json or (None if options.quick else JSON)
+    failed = []
+    for case in cases:
+        result = bench.run(case, rounds, results.new_result(rounds, options.quick))
+        failed += [f"{case.name}: {name}" for name in result.failures]
+        print(f"\n{case.name}: {case.about}")
+        print(tables.aligned(tables.table(case, result)), end="\n\n", flush=True)
+        if file is not None:
+            found = results.merge(file, case.name, result)
+            if file == JSON:
+                report.draw(CASES, found, PAGE)
+    for name in failed:
+        print(f"failed: {name}")
+    return int(bool(failed))
+
+
+def _interrupted(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    sys.exit(main())

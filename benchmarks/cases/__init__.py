@@ -1,0 +1,10 @@
+"""Every case, in the order of the page. A new one: its module here, and a line in `CASES`."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from benchmarks.case import Case
+from benchmarks.cases import latency, transfers
+
+CASES: Final[tuple[Case, ...]] = (*transfers.CASES, latency.CASE)
