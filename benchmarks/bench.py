@@ -6,13 +6,15 @@ making files is several times slower for minutes, whoever makes them.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from benchmarks import trees
 from benchmarks.case import Case, Subject, Values
 from benchmarks.lan import BenchLan, Link
 from benchmarks.probe import OTHERS_MARKS, CaseError
@@ -39,6 +41,15 @@ class Bench:
         place.mkdir()
         return place
 
+    @contextlib.contextmanager
+    def passing(self) -> Iterator[Path]:
+        """Give a new directory for a few large files, which is removed at the end."""
+        place = self.fresh()
+        try:
+            yield place
+        finally:
+            shutil.rmtree(place, ignore_errors=True)
+
     def tree(self, name: str, make: Callable[[Path], None]) -> Path:
         """Return a tree that is made once in a run; whoever changes it works on a copy."""
         target = self.work / name
@@ -46,8 +57,17 @@ class Bench:
             say(f"  making the tree {name}")
             make(target)
         for mark in OTHERS_MARKS:
-            shutil.rmtree(target / mark, ignore_errors=True)
+            for place in (*target.glob(mark), *target.glob(f"*/{mark}")):
+                shutil.rmtree(place)
         return target
+
+    def seeded(self, tree: Path) -> tuple[Path, Path, Path]:
+        """Return two equal copies of a tree, whose first sync moves nothing, and a place."""
+        place = self.fresh()
+        source, target = place / "source", place / "target"
+        trees.copy(tree, source)
+        trees.copy(tree, target)
+        return source, target, place / "scratch"
 
     def lan(self, *hosts: str, link: Link | None = None) -> BenchLan:
         """Return a LAN, for `with`."""

@@ -72,8 +72,8 @@ def _lines(case: Case, result: CaseResult, lines: Lines) -> str:
         ]
         curves.append((title, points))
     every = [point for _, points in curves for point in points] or [(1.0, 1.0)]
-    x_scale = _Scale([x for x, _ in every], left, left + width)
-    y_scale = _Scale([y for _, y in every], top + height, top)
+    x_scale = Scale([x for x, _ in every], left, left + width)
+    y_scale = Scale([y for _, y in every], top + height, top)
     parts = []
     for tick in x_scale.ticks():
         parts.append(_rule(x_scale(tick), top, x_scale(tick), top + height))
@@ -91,7 +91,7 @@ def _lines(case: Case, result: CaseResult, lines: Lines) -> str:
     return _picture(case.about, lines.words, parts, top + height + 40)
 
 
-class _Scale:
+class Scale:
     """Logarithmic, from whole powers of ten to whole powers of ten."""
 
     def __init__(self, values: Sequence[float], begin: float, end: float) -> None:
@@ -100,10 +100,12 @@ class _Scale:
         self._begin, self._end = begin, end
 
     def __call__(self, value: float) -> float:
+        """Return where a value lies."""
         share = (math.log10(value) - self.low) / (self.high - self.low)
         return self._begin + share * (self._end - self._begin)
 
     def ticks(self) -> list[float]:
+        """Return the powers of ten, from end to end."""
         return [10.0**power for power in range(self.low, self.high + 1)]
 
 

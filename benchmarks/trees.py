@@ -73,7 +73,7 @@ def copy(source: Path, target: Path) -> None:
 
 def _copy_or_make(target: Path, source: Path, least: int, made: int, count: int | None) -> None:
     if files_in(source) < least:
-        _make_like(target, count or made)
+        made_like_a_system(target, count or made)
     elif count is None:
         copy(source, target)
     else:
@@ -83,7 +83,7 @@ def _copy_or_make(target: Path, source: Path, least: int, made: int, count: int 
             to.write_bytes(path.read_bytes())
 
 
-def _make_like(target: Path, count: int) -> None:
+def made_like_a_system(target: Path, count: int) -> None:
     """Make files as a system has them: median 2 KiB, mean about 10 KiB, ten to a directory."""
     generator = random.Random(2)
     for number in range(count):

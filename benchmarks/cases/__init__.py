@@ -5,6 +5,28 @@ from __future__ import annotations
 from typing import Final
 
 from benchmarks.case import Case
-from benchmarks.cases import latency, transfers
+from benchmarks.cases import (
+    agent,
+    datachannel,
+    delta,
+    economy,
+    fanout,
+    latency,
+    links,
+    renames,
+    scaling,
+    transfers,
+)
 
-CASES: Final[tuple[Case, ...]] = (*transfers.CASES, latency.CASE)
+CASES: Final[tuple[Case, ...]] = (
+    *transfers.CASES,
+    latency.CASE,
+    fanout.CASE,
+    delta.CASE,
+    renames.CASE,
+    *links.CASES,
+    datachannel.CASE,
+    economy.CASE,
+    *agent.CASES,
+    scaling.CASE,
+)

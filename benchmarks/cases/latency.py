@@ -42,22 +42,13 @@ def replace(path: Path, content: bytes) -> None:
 STYLES: Final = {"overwrite_ms": overwrite, "replace_ms": replace}
 
 
-def seeded(bench: Bench, tree: Path) -> tuple[Path, Path, Path]:
-    """Return two equal copies of a tree, whose first sync moves nothing, and a place."""
-    place = bench.fresh()
-    source, target = place / "source", place / "target"
-    trees.copy(tree, source)
-    trees.copy(tree, target)
-    return source, target, place / "scratch"
-
-
 def save_to_visible(contestant: Callable[[], Program], saves: int) -> Callable[[Bench], Values]:
     """Return the measurement of a program: so many saves of each style, each way."""
 
     def measure(bench: Bench) -> Values:
         count = bench.size(50_000, 2_000)
         tree = bench.tree("many", partial(trees.tiny_files, count=count, size_bytes=200))
-        source, target, scratch = seeded(bench, tree)
+        source, target, scratch = bench.seeded(tree)
         with bench.lan() as lan:
             program = contestant()
             program.start(Ground(lan, scratch, source, target))
