@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -39,7 +40,7 @@ def renamed(contestant: Callable[[], Program]) -> Callable[[Bench], Values]:
             program.start(Ground(lan, scratch, source, target))
             program.first_sync()
             program.settle()
-            known = inodes(target)
+            known = objects(target)
             os.sync()
             before = sum(lan.wire_bytes("b"))
             began = time.perf_counter()
@@ -49,7 +50,7 @@ def renamed(contestant: Callable[[], Program]) -> Callable[[Bench], Values]:
             program.settle()
             wire = sum(lan.wire_bytes("b")) - before
             verify_same(source, target)
-            found = inodes(target)
+            found = objects(target)
         made = len(set(found.values()) - set(known.values()))
         values = {"s": seconds, "wire_mb": wire / 1e6}
         return values | {"renames": renames(known, found), "made": made}
@@ -57,26 +58,27 @@ def renamed(contestant: Callable[[], Program]) -> Callable[[Bench], Values]:
     return measure
 
 
-def inodes(top: Path) -> dict[str, int]:
-    """Return the inode of everything below a directory, by relative path."""
-    found = {}
-    for directory, subdirectories, names in os.walk(top):
-        subdirectories[:] = [name for name in subdirectories if not name.startswith(".")]
-        for name in (*subdirectories, *names):
-            path = os.path.join(directory, name)
-            found[os.path.relpath(path, top)] = os.lstat(path).st_ino
-    return found
+def objects(top: Path) -> dict[str, str]:
+    """Return what identifies each object below a directory, by relative path.
+
+    That is its inode and when it was born: freed inodes are soon used again.
+    """
+    argv = [*("find", ".", "-mindepth", "1", "-name", ".*", "-prune", "-o", "-exec")]
+    argv += ["stat", "--printf", r"%i %w//%n\0", "{}", "+"]
+    done = subprocess.run(argv, cwd=top, capture_output=True, text=True, timeout=60, check=True)
+    lines = (line.partition("//./") for line in done.stdout.split("\0") if line)
+    return {path: identity for identity, _, path in lines}
 
 
-def renames(old: Mapping[str, int], new: Mapping[str, int]) -> int:
+def renames(old: Mapping[str, object], new: Mapping[str, object]) -> int:
     """Count the renames that lead from one state to the other: what moved by itself.
 
     What only went along with its directory, which was renamed, does not count.
     """
-    places = {inode: path for path, inode in old.items()}
+    places = {identity: path for path, identity in old.items()}
     count = 0
-    for path, inode in new.items():
-        was = places.get(inode)
+    for path, identity in new.items():
+        was = places.get(identity)
         if was is None or was == path:
             continue
         directory, name = os.path.split(path)
@@ -103,7 +105,7 @@ CASE: Final = Case(
     ],
     free_gib=4,
     notes=(
-        "Renames are counted by which inodes stand where before and after; what was made anew "
-        "(files and directories) has a new inode.",
+        "Renames are counted by which inodes stand where before and after; what was made anew, "
+        "files and directories, is another inode or has another time of birth.",
     ),
 )

@@ -11,6 +11,7 @@ import json
 import secrets
 import socket
 import subprocess
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -23,6 +24,7 @@ from benchmarks.trees import files_in
 START_TIMEOUT_S: Final = 60.0
 REQUEST_TIMEOUT_S: Final = 60.0
 POLL_S: Final = 0.05
+WATCHER_S: Final = 3.0  # a change before it watches is seen an hour later
 FOLDER: Final = "bench"
 
 CONFIG: Final = """\
@@ -172,8 +174,9 @@ class Syncthing:
         self._until_equal(files)
 
     def settle(self) -> None:
-        """Wait until both lack nothing."""
+        """Wait until both lack nothing and watch: that begins unannounced after a scan."""
         self._until_equal(0)
+        time.sleep(WATCHER_S)
 
     def update(self, arrived: Callable[[], bool], timeout_s: float) -> None:
         """Wait: its watcher sees the change."""
