@@ -17,6 +17,7 @@ BAR: Final = 22
 STEP: Final = 32
 TOP: Final = 64
 PLOT: Final = (70, 64, 560, 260)  # of lines: left, top, width, height
+LEAST_GAP: Final = 17  # between two lines of text
 COLOURS: Final = ("#0969da", "#bf3989", "#1a7f37", "#9a6700", "#8250df")
 STYLE: Final = """\
     text { font: 14px system-ui, sans-serif; fill: #1f2328 }
@@ -81,13 +82,18 @@ def _lines(case: Case, result: CaseResult, lines: Lines) -> str:
     for tick in y_scale.ticks():
         parts.append(_rule(left, y_scale(tick), left + width, y_scale(tick)))
         parts.append(_text(left - 8, y_scale(tick) + 4, short(tick), "end", "faint"))
+    ends = []
     for (title, points), colour in zip(curves, COLOURS, strict=False):
-        if points:
-            path = " ".join(f"{x_scale(x):.1f},{y_scale(y):.1f}" for x, y in points)
-            parts.append(f'<polyline points="{path}" stroke="{colour}"/>')
-            x, y = x_scale(points[-1][0]), y_scale(points[-1][1])
+        places = [(x_scale(x), y_scale(y)) for x, y in points]
+        path = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
+        parts.append(f'<polyline points="{path}" stroke="{colour}"/>')
+        for x, y in places:
             parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4" fill="{colour}"/>')
-            parts.append(_text(x + 10, y + 5, title))
+        ends += [(y, x, title) for x, y in places[-1:]]
+    lowest = 0.0
+    for y, x, title in sorted(ends):  # names of lines that end close together stay apart
+        lowest = max(y + 5, lowest + LEAST_GAP)
+        parts.append(_text(x + 10, lowest, title))
     return _picture(case.about, lines.words, parts, top + height + 40)
 
 

@@ -24,6 +24,7 @@ def rate(kind: str, loop: str) -> Callable[[Bench], Values]:
                 lan.popen(
                     host,
                     [
+                        *("timeout", f"{END_TIMEOUT_S:.0f}"),
                         *(sys.executable, "-m", "benchmarks.channel_end", kind, loop, role),
                         *(lan.address(host), str(bench.size(SECONDS, 1))),
                     ],

@@ -98,7 +98,7 @@ def _case(name: str, about: str, link: Link, tree: TreeOf) -> Case:
         f"{about} over {link.words}",
         [Subject(one().name, first_sync(one, tree, link)) for one in CONTESTANTS],
         [
-            Column("s", "s"),
+            Column("seconds", "s"),
             Column("MB/s", "mb_s"),
             Column("contents, % of the link", "used_percent", digits=1),
             Column("link filled %", "filled_percent", digits=1),
@@ -109,7 +109,7 @@ def _case(name: str, about: str, link: Link, tree: TreeOf) -> Case:
             "bytes as a share of what the link could have carried in the time, pairing too. "
             "Filled: everything the receiver's interface took in, headers and repetitions too.",
         ),
-        chart=Bars("s"),
+        chart=Bars("seconds"),
     )
 
 

@@ -98,7 +98,7 @@ CASE: Final = Case(
     "a directory of 48,000 files renamed",
     [Subject(one().name, renamed(one)) for one in CONTESTANTS],
     [
-        Column("s", "s"),
+        Column("seconds", "s"),
         Column("MB on the wire", "wire_mb"),
         Column("renames on the other side", "renames", digits=0),
         Column("made anew there", "made", digits=0),

@@ -89,14 +89,14 @@ def _case(name: str, about: str, tree: TreeOf, free_gib: float, rare: tuple[str,
         about,
         subjects,
         (
-            Column("s", "s"),
+            Column("seconds", "s"),
             Column("MB/s", "mb_s", digits=1),
             Column("MB on the wire", "wire_mb", digits=1),
         ),
         ratio_to=("cp -a", "rsync"),
         free_gib=free_gib,
         notes=NOTES,
-        chart=Bars("s"),
+        chart=Bars("seconds"),
     )
 
 
