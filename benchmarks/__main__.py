@@ -1,9 +1,12 @@
 """The command: which cases to run, how often, and where to put what was found.
 
-scripts/bench                 every case but the big ones; writes docs/performance.*
-scripts/bench mix latency     these
-scripts/bench --list          the cases, a line each
-scripts/bench --quick         all, small and once, to see that they work; writes nothing
+    scripts/bench                    every case but the big ones; writes docs/performance.*
+    scripts/bench mix latency        these
+    scripts/bench mix --subject p2   only the rows whose names begin so; writes nothing
+    scripts/bench --list             the cases, a line each
+    scripts/bench --quick            small and once, to see that they work; writes nothing
+
+A case that is measured again replaces its last figures; all others stay.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ import shutil
 import signal
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 
@@ -40,9 +44,8 @@ def main() -> int:
     options.work.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix="p2psync-bench-", dir=options.work))
     try:
-        return run(
-            chosen(options.cases, options.big), options, Bench(work, quick=options.quick)
-        )
+        cases = narrowed(chosen(options.cases, options.big), options.subject or [""])
+        return run(cases, options, Bench(work, quick=options.quick))
     except KeyboardInterrupt:
         say("interrupted")
         return 130
@@ -63,6 +66,7 @@ def parsed() -> argparse.Namespace:
     add("--list", action="store_true", help="list the cases and end")
     add("--quick", action="store_true", help="small and once: does it work?")
     add("--big", action="store_true", help="the cases with a million files too")
+    add("--subject", action="append", help="only rows whose names begin so; more than once")
     add("--rounds", type=int, default=3, help="how often each is measured (default: 3)")
     add("--json", type=Path, help=f"where figures go (default: {JSON.name} in docs)")
     add(
@@ -84,10 +88,22 @@ def chosen(names: list[str], big: bool) -> list[Case]:
     return [case for case in CASES if big or not case.big]
 
 
+def narrowed(cases: list[Case], beginnings: list[str]) -> list[Case]:
+    """Return the cases with only those subjects whose names begin with one of these."""
+    return [
+        replace(
+            case,
+            subjects=[one for one in case.subjects if one.name.startswith(tuple(beginnings))],
+        )
+        for case in cases
+    ]
+
+
 def run(cases: list[Case], options: argparse.Namespace, bench: Bench) -> int:
     """Run the cases one by one; each is kept and shown as soon as it is done."""
     rounds = 1 if options.quick else options.rounds
-    file = options.json or (None if options.quick else JSON)
+    whole = not (options.quick or options.subject)
+    file = options.json or (JSON if whole else None)
     failed = []
     for case in cases:
         result = bench.run(case, rounds, results.new_result(rounds, options.quick))
