@@ -155,7 +155,8 @@ COLUMNS: Final = (
 NOTES: Final = (
     "Both sides hold equal files from the start, so contents are hashed but do not travel. "
     "Giving and taking: the sharer's and the accepter's peak while the whole index goes over.",
-    f"Idle over {IDLE_S:.0f} s, {QUIET_S:.0f} s after the last work.",
+    f"Idle over {IDLE_S:.0f} s, {QUIET_S:.0f} s after the last work. RSS counts libraries that "
+    "the other agent on this machine shares in full, PSS by half.",
     "Restart: from `p2psync start` until the agent is connected and both sides are up to date; "
     "all its read calls until then, for program, libraries and index too. Fewer than files "
     "means that none was opened to read.",

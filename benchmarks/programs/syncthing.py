@@ -98,7 +98,9 @@ class Instance:
 
     def start(self) -> None:
         """Start the process and wait until it answers."""
-        argv = ["env", f"HOME={self.home}", "STNOUPGRADE=1", "syncthing", "serve"]
+        # "monitored": without a second process whose only task is to start it again
+        environ = [f"HOME={self.home}", "STNOUPGRADE=1", "STMONITORED=yes"]
+        argv = ["env", *environ, "syncthing", "serve"]
         options = ["--no-browser", "--no-restart", f"--home={self.home}"]
         with (self.home / "log").open("ab") as log:
             self.process = self.lan.popen(
