@@ -40,7 +40,8 @@ def main() -> int:
     if options.draw:
         report.draw(CASES, results.load(JSON), PAGE)
         return 0
-    signal.signal(signal.SIGTERM, _interrupted)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _interrupted)
     options.work.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix="p2psync-bench-", dir=options.work))
     try:

@@ -99,8 +99,9 @@ class Bench:
 
 
 def say(text: str) -> None:
-    """Tell how it goes, on stderr."""
-    print(text, file=sys.stderr, flush=True)
+    """Tell how it goes, on stderr, if anybody still listens."""
+    with contextlib.suppress(OSError):
+        print(text, file=sys.stderr, flush=True)
 
 
 def _told(case: Case, values: Values) -> str:
