@@ -10,9 +10,10 @@ from xml.etree import ElementTree
 import pytest
 
 from benchmarks import chart, report, tables
+from benchmarks.__main__ import JSON, PAGE
 from benchmarks.case import Case, Lines
 from benchmarks.cases import CASES
-from benchmarks.results import Results
+from benchmarks.results import Results, load
 from tests.benchmarks.sample import CASE, result
 
 LINES = dataclasses.replace(
@@ -122,3 +123,14 @@ def test_cases_have_names_one_can_type() -> None:
                 pass
             case bars:
                 assert bars.title in titles
+
+
+def test_the_committed_page_shows_the_committed_figures(tmp_path: Path) -> None:
+    """After a change of words or figures, `scripts/bench --draw` writes page and pictures."""
+    page = tmp_path / PAGE.name
+    page.write_text(PAGE.read_text())
+    (tmp_path / "pictures").mkdir()
+    report.draw(CASES, load(JSON), page)
+    assert page.read_text() == PAGE.read_text()
+    for picture in (tmp_path / "pictures").iterdir():
+        assert picture.read_text() == (PAGE.parent / "pictures" / picture.name).read_text()
