@@ -51,8 +51,9 @@ def main() -> int:
         say("interrupted")
         return 130
     finally:
-        say(f"removing {work}")
-        shutil.rmtree(work, ignore_errors=True)
+        say(f"{'keeping' if options.keep else 'removing'} {work}")
+        if not options.keep:
+            shutil.rmtree(work, ignore_errors=True)
 
 
 def parsed() -> argparse.Namespace:
@@ -73,6 +74,7 @@ def parsed() -> argparse.Namespace:
     add(
         "--work", type=Path, default=Path("/var/tmp"), help="where trees go (default: /var/tmp)"
     )
+    add("--keep", action="store_true", help="leave the trees: removing many slows the disk")
     add("--draw", action="store_true", help="only write the page anew from the JSON")
     options = parser.parse_args()
     if unknown := set(options.cases) - set(names):
