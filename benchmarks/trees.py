@@ -14,7 +14,7 @@ from typing import Final
 
 MIB: Final = 2**20
 PER_DIRECTORY: Final = 1_000
-COPY_TIMEOUT_S: Final = 300
+COPY_TIMEOUT_S: Final = 900
 
 
 def big_file(target: Path, size_bytes: int, name: str = "big") -> None:

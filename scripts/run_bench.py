@@ -12,7 +12,7 @@ import os
 import sys
 from pathlib import Path
 
-from environment import CHECKOUT, DEV_LOCK, ensure
+from environment import DEV_LOCK, ensure
 from run_checks import tools
 from run_tests import install_packages
 
@@ -44,8 +44,7 @@ def main() -> None:
         if missing := install_packages(PACKAGES, headers):
             print(f"not installed, what needs them will fail: {', '.join(sorted(missing))}")
     python = ensure("dev", DEV_LOCK)
-    os.chdir(CHECKOUT)
-    argv = [str(python), "-m", "benchmarks", *sys.argv[1:]]
+    argv = [str(python), "-P", "-m", "benchmarks", *sys.argv[1:]]
     os.execve(python, argv, tools(python))  # noqa: S606 - our own program
 
 

@@ -25,7 +25,15 @@ def rate(kind: str, loop: str) -> Callable[[Bench], Values]:
                     host,
                     [
                         *("timeout", f"{END_TIMEOUT_S:.0f}"),
-                        *(sys.executable, "-m", "benchmarks.channel_end", kind, loop, role),
+                        *(
+                            sys.executable,
+                            "-P",
+                            "-m",
+                            "benchmarks.channel_end",
+                            kind,
+                            loop,
+                            role,
+                        ),
                         *(lan.address(host), str(bench.size(SECONDS, 1))),
                     ],
                     stdin=subprocess.PIPE,
