@@ -21,7 +21,7 @@ from benchmarks.programs.syncthing import Syncthing
 from benchmarks.stats import p50, p99, worst
 
 SAVED_BYTES: Final = 4_096
-PAUSE_S: Final = (0.1, 0.3)  # between two saves, so that none meets the work of the last
+PAUSE_S: Final = (0.05, 0.15)  # between two saves, so that none meets the work of the last
 QUIET_S: Final = 3.0
 ARRIVAL_TIMEOUT_S: Final = 60.0
 FSYNCS: Final = 200
