@@ -76,6 +76,15 @@ def _can_filter() -> bool:
     return unshare() is not None and succeeds(*unshare() or (), "nft", "-f", "-", stdin=rules)
 
 
+def _can_tap() -> bool:
+    try:
+        os.close(os.open("/dev/net/tun", os.O_RDWR))
+    except OSError:
+        return False
+    program = "#include <linux/if_tun.h>\nint main(void) { return 0; }\n"
+    return succeeds("cc", "-x", "c", "-o", "/dev/null", "-", stdin=program)
+
+
 def _can_multicast() -> bool:
     # one process asks the other through a namespace's loopback, as the tests do
     program = (
@@ -110,6 +119,9 @@ NEEDS: Final[dict[str, Need]] = {
     "netns": Need(
         "no network namespaces here (iproute2, util-linux; root or user namespaces)",
         lambda: shutil.which("nsenter") is not None and unshare() is not None,
+    ),
+    "tap": Need(
+        "no TAP devices or no C compiler here (/dev/net/tun; gcc, libc6-dev)", _can_tap
     ),
     "multicast": Need("no multicast on a loopback interface here", _can_multicast),
     "mountns": Need("no mount namespaces here (util-linux; root)", _can_mount),
