@@ -106,8 +106,9 @@ def _case(name: str, about: str, link: Link, tree: TreeOf) -> Case:
         ratio_to=("rsync",),
         notes=(
             f"A queue of {link.queue_bytes // 1000} kB before the slow part. Contents: their "
-            "bytes as a share of what the link could have carried in the time, pairing too. "
-            "Filled: everything the receiver's interface took in, headers and repetitions too.",
+            "bytes as a share of what the link could have carried in the time, pairing too; "
+            "equal contents may travel once. Filled: everything the receiver's interface took "
+            "in, headers and repetitions too.",
         ),
         chart=Bars("seconds"),
     )
