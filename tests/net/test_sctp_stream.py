@@ -45,12 +45,32 @@ class Line(NamedTuple):
     twice: float = 0.0  # how many arrive a second time
 
 
-class Wire:
-    """A sender, a receiver and the line between them, in simulated time."""
+class World:
+    """Simulated time, and the line that all who live in it share."""
 
-    def __init__(self, line: Line, seed: int = 1) -> None:
+    def __init__(self, line: Line) -> None:
         self.line = line
         self.now = 0.0
+        self.free_at = 0.0  # the line
+        self._numbers = itertools.count()
+        self._events: list[tuple[float, int, Callable[[], None]]] = []
+
+    def at(self, when: float, event: Callable[[], None]) -> None:
+        """Let something happen then."""
+        heapq.heappush(self._events, (when, next(self._numbers), event))
+
+    def step(self) -> None:
+        """Let the next thing happen."""
+        self.now, _, event = heapq.heappop(self._events)
+        event()
+
+
+class Wire:
+    """A sender, a receiver and the line between them."""
+
+    def __init__(self, line: Line | World, seed: int = 1) -> None:
+        self.world = line if isinstance(line, World) else World(line)
+        self.line = self.world.line
         self.received: list[bytes] = []
         self.most_queued = 0.0
         self.carried = 0
@@ -58,17 +78,18 @@ class Wire:
         self.outbound = Outbound(self.packets, FIRST_TSN, PAYLOAD)
         self.inbound = Inbound(FIRST_TSN - 1, MESSAGE)
         self._rng = random.Random(seed)
-        self._free_at = 0.0
-        self._numbers = itertools.count()
-        self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._timer: float = math.inf
+
+    @property
+    def now(self) -> float:
+        """The time."""
+        return self.world.now
 
     def run(self, until: Callable[[], bool]) -> None:
         """Let time pass until something holds."""
         self.push()
         while not until():
-            self.now, _, event = heapq.heappop(self._events)
-            event()
+            self.world.step()
 
     def push(self) -> None:
         """Send what may leave, as the channel does it."""
@@ -78,7 +99,7 @@ class Wire:
         at = max(min(self.outbound.due, self.outbound.blocked_until), self.now + TICK_S)
         if at < self._timer:
             self._timer = at
-            self._at(at, self._ring)
+            self.world.at(at, self._ring)
 
     def _ring(self) -> None:
         if self.now >= self._timer:
@@ -87,20 +108,17 @@ class Wire:
                 self.outbound.expired(self.now)
             self.push()
 
-    def _at(self, when: float, event: Callable[[], None]) -> None:
-        heapq.heappush(self._events, (when, next(self._numbers), event))
-
     def _carry(self, packet: bytes) -> None:
         line, rng = self.line, self._rng
-        waits = max(0.0, self._free_at - self.now)
+        waits = max(0.0, self.world.free_at - self.now)
         self.most_queued = max(self.most_queued, waits * line.rate)
         if rng.random() < line.loss or waits * line.rate > line.queue:
             return
         self.carried += len(packet)
-        self._free_at = self.now + waits + len(packet) / line.rate
+        self.world.free_at = self.now + waits + len(packet) / line.rate
         for _ in range(1 + (rng.random() < line.twice)):
-            arrives = self._free_at + line.rtt / 2 + rng.random() * line.jitter
-            self._at(arrives, lambda: self._arrive(packet))
+            arrives = self.world.free_at + line.rtt / 2 + rng.random() * line.jitter
+            self.world.at(arrives, lambda: self._arrive(packet))
 
     def _arrive(self, packet: bytes) -> None:
         data = self.packets.read(packet)
@@ -109,12 +127,12 @@ class Wire:
         if self.inbound.urgent or self.inbound.unsaid >= 16:
             self._say()
         elif self.inbound.unsaid == 1:
-            self._at(self.now + 0.001, self._say)
+            self.world.at(self.now + 0.001, self._say)
 
     def _say(self) -> None:
         if self.inbound.unsaid and self._rng.random() >= self.line.loss:
             sack = bytes(self.packets.sack(self.inbound.last, 0, self.inbound.gaps()))
-            self._at(self.now + self.line.rtt / 2, lambda: self._heard(sack))
+            self.world.at(self.now + self.line.rtt / 2, lambda: self._heard(sack))
         self.inbound.said()
 
     def _heard(self, packet: bytes) -> None:
@@ -190,6 +208,22 @@ def test_a_message_put_in_late_waits_little() -> None:
     wire.most_queued = 0
     wire.run(lambda: wire.outbound.idle)
     assert wire.most_queued < 0.6 * line.rate * line.rtt
+
+
+@pytest.mark.slow
+def test_two_share_a_line() -> None:
+    """Who comes later gets its share of the line within seconds, and nobody all of it."""
+    world = World(HOME)
+    early, late = Wire(world, 1), Wire(world, 2)
+    for wire in (early, late):
+        for message in bulk(150_000_000):
+            wire.outbound.put(message)
+    early.run(lambda: world.now > 2)
+    before = early.outbound._delivered
+    late.run(lambda: world.now > 10)
+    got = [early.outbound._delivered - before, late.outbound._delivered]
+    assert min(got) > 0.5 * max(got)
+    assert sum(got) > 0.9 * 8 * HOME.rate
 
 
 @pytest.mark.slow
