@@ -30,7 +30,7 @@ from p2psync.engine.exchange import Exchange
 from p2psync.engine.fetch import Fetcher
 from p2psync.engine.link import Link
 from p2psync.engine.problems import Problems
-from p2psync.engine.provide import Provider, content_bytes, nothing
+from p2psync.engine.provide import Provider, content_bytes, is_edit, nothing
 from p2psync.engine.scanning import Found, told_something
 from p2psync.engine.signal import Bell
 from p2psync.engine.standing import Standing
@@ -417,12 +417,15 @@ class Replica(Standing):
             if provider is None or self.held:
                 await link.conversation.send(nothing(message))
                 return
-            async with link.giving:
+            async with link.giving_chunks if isinstance(message, AskChunks) else link.giving:
+                give = (
+                    link.conversation.send if is_edit(message) else link.conversation.send_bulk
+                )
                 async for answer in provider.answers(message):
                     if link not in self.links:
                         return  # a member no longer
                     self.provided_bytes += content_bytes(answer)
-                    await link.conversation.send_bulk(answer)
+                    await give(answer)
             if provider.doubted:
                 doubted, provider.doubted = provider.doubted, set()
                 self.survey.follow(Hint(paths=doubted))

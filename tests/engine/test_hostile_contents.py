@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import os
 from collections.abc import AsyncIterator, Sequence
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from pathlib import Path
 
 import pytest
@@ -399,3 +399,26 @@ async def test_t43_what_is_under_way_is_nobody_elses(tmp_path: Path) -> None:
         assert ours.stat().st_mode & 0o077 == 0
         assert (ours / "staging").stat().st_mode & 0o077 == 0
         await villain.leave()
+
+
+async def test_a_file_just_saved_overtakes_the_chunks_of_a_large_one(tmp_path: Path) -> None:
+    """Whoever asks for much waits for much, and not for the note that was asked for last."""
+    async with lab(tmp_path) as bench:
+        data = large_file()
+        (bench.victim.root / "film").write_bytes(data)
+        (bench.victim.root / "note").write_bytes(b"note")
+        await bench.cluster.settled()
+        async with bench.attached() as asker:
+            film = bench.content(data)
+            await asker.say(AskManifest(1, bench.folder, film))
+            sizes = (await asker.hear(Manifest)).sizes
+            wanted = [
+                (at, size, bench.content(data[at : at + size]))
+                for at, size in zip(accumulate(sizes, initial=0), sizes, strict=False)
+            ]
+            for number in range(8):
+                await asker.say(AskChunks(number, bench.folder, film, wanted))
+            await asker.say(AskFiles(9, bench.folder, [bench.content(b"note")]))
+            assert (await asker.hear(Files)).files == [(bench.content(b"note"), b"note")]
+            given = [m for m in asker.heard if isinstance(m, Chunks) and m.last]
+            assert len(given) < 4

@@ -410,6 +410,21 @@ async def test_n02_tcp_itself_notices_a_dead_peer() -> None:
             assert all(options)
 
 
+async def test_the_kernels_bbr_is_used_where_we_may() -> None:
+    """Both ends set it, or neither may; a kernel without it does no harm."""
+    with socket.socket() as probe:
+        try:
+            probe.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, b"bbr")
+        except OSError:
+            pytest.skip("no BBR for us in this kernel")
+    async with listening() as here:
+        for channel in await here.dial():
+            assert channel._socket is not None
+            wire = channel._socket.get_extra_info("socket")
+            name = wire.getsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, 16)
+            assert name.rstrip(b"\0") == b"bbr"
+
+
 async def test_t10_a_stranger_costs_little_memory() -> None:
     """A connection that has not said anything useful holds at most 64 KiB of ours."""
     async with listening(places_per_address=64) as here:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import random
 import socket
+from collections import deque
 from collections.abc import AsyncIterator
 
 import pytest
@@ -13,7 +15,9 @@ import pytest
 from p2psync.errors import ChannelClosedError, RemoteProtocolError
 from p2psync.net.certificate import Certificate
 from p2psync.net.webrtc import Signal, WebRtcChannel, WebRtcEnd
+from p2psync.net.webrtc.fast import FastSctp
 from p2psync.net.webrtc.ice import QUEUE, GuardedConnection
+from p2psync.net.webrtc.stack import PLAIN, Stack, best
 from tests.support.channel_contract import (
     MIB,
     LimitedChannelContract,
@@ -26,16 +30,20 @@ LONG_S = 20.0
 ONE, OTHER = Certificate(), Certificate()
 
 
-async def ends() -> tuple[tuple[WebRtcEnd, Signal], tuple[WebRtcEnd, Signal]]:
+async def ends(
+    stack: Stack | None = None, other: Stack | None = None
+) -> tuple[tuple[WebRtcEnd, Signal], tuple[WebRtcEnd, Signal]]:
     """Return the offering and the answering end, each with its signal."""
-    offering = WebRtcEnd(ONE, offering=True, addresses=HERE)
-    answering = WebRtcEnd(OTHER, offering=False, addresses=HERE)
+    offering = WebRtcEnd(ONE, offering=True, addresses=HERE, stack=stack)
+    answering = WebRtcEnd(OTHER, offering=False, addresses=HERE, stack=other)
     return (offering, await offering.gather()), (answering, await answering.gather())
 
 
-async def connected() -> tuple[WebRtcChannel, WebRtcChannel]:
-    """Return both ends of a new channel."""
-    (offering, offer), (answering, answer) = await ends()
+async def connected(
+    stack: Stack | None = None, other: Stack | None = None
+) -> tuple[WebRtcChannel, WebRtcChannel]:
+    """Return both ends of a new channel, on the best layers if not on others."""
+    (offering, offer), (answering, answer) = await ends(stack, other)
     return tuple(
         await asyncio.gather(offering.connect(answer, LONG_S), answering.connect(offer, LONG_S))
     )
@@ -49,6 +57,28 @@ class TestWebRtc(LimitedChannelContract):
 
     async def connect(self) -> Pair:
         return await connected()
+
+
+class TestPlainWebRtc(TestWebRtc):
+    """The contract, on aiortc's own layers."""
+
+    async def connect(self) -> Pair:
+        return await connected(PLAIN, PLAIN)
+
+
+class TestPlainToFast(TestWebRtc):
+    """The contract, between an end that has our layers and one that has not."""
+
+    async def connect(self) -> Pair:
+        return await connected(PLAIN, best())
+
+
+@pytest.fixture
+async def plain_pair() -> AsyncIterator[tuple[WebRtcChannel, WebRtcChannel]]:
+    """One that can be made to send what no channel of ours sends, and one of ours."""
+    one, other = await connected(PLAIN)
+    yield one, other
+    await asyncio.gather(one.close(), other.close())
 
 
 @pytest.fixture
@@ -177,10 +207,10 @@ async def test_the_binding_is_of_both_certificates_in_order(
     [b"", b"\x00", b"\x01\x00", b"\x03x", b"\x00\x00\x00\x00\x00", b"\x00\xff\xff\xff\xff"],
 )
 async def test_t10_what_is_no_piece_closes_the_channel(
-    pair: tuple[WebRtcChannel, WebRtcChannel], piece: bytes
+    plain_pair: tuple[WebRtcChannel, WebRtcChannel], piece: bytes
 ) -> None:
     """A peer that breaks our framing is told apart from one that goes away."""
-    one, other = pair
+    one, other = plain_pair
     one._wire.send(piece)
     with pytest.raises(RemoteProtocolError):
         await other.receive()
@@ -206,10 +236,10 @@ async def test_t10_a_peer_that_ignores_our_room_is_cut(
 
 
 async def test_t10_other_streams_and_text_are_refused(
-    pair: tuple[WebRtcChannel, WebRtcChannel],
+    plain_pair: tuple[WebRtcChannel, WebRtcChannel],
 ) -> None:
     """One reliable stream of binary messages is all there is."""
-    one, other = pair
+    one, other = plain_pair
     one._wire.send("text")
     with pytest.raises(RemoteProtocolError):
         await other.receive()
@@ -229,3 +259,73 @@ async def test_n12_what_is_handed_to_sctp_is_bounded(
         await asyncio.sleep(0)
     assert 0 < most <= MIB
     assert len(await other.receive()) == 4 * MIB
+
+
+def unreliable(channel: WebRtcChannel, rng: random.Random, loss: float) -> None:
+    """Let a share of the datagrams to this end be lost, and as many be overtaken."""
+    connection = channel._ice._connection
+    deliver, held = connection.data_received, list[bytes]()
+
+    def receive(data: bytes, component: int) -> None:
+        if rng.random() < loss:
+            return
+        if rng.random() < loss:
+            held.append(data)
+            return
+        deliver(data, component)
+        while held:
+            deliver(held.pop(), component)
+
+    connection.data_received = receive
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("loss", [0.01, 0.03, 0.1])
+async def test_lost_and_overtaken_datagrams_change_nothing(
+    pair: tuple[WebRtcChannel, WebRtcChannel], loss: float
+) -> None:
+    """What arrives is what was sent, both ways."""
+    rng = random.Random(int(loss * 100))
+    for channel in pair:
+        channel.admit()
+        unreliable(channel, rng, loss)
+    sent = [[rng.randbytes(rng.randint(1, 200_000)) for _ in range(8)] for _ in pair]
+    for number in range(8):
+        sending = [
+            asyncio.create_task(channel.send(messages[number]))
+            for channel, messages in zip(pair, sent, strict=True)
+        ]
+        assert await pair[0].receive() == sent[1][number]
+        assert await pair[1].receive() == sent[0][number]
+        await asyncio.gather(*sending)
+
+
+async def test_packets_become_as_large_as_the_path_takes(
+    pair: tuple[WebRtcChannel, WebRtcChannel],
+) -> None:
+    """A heartbeat of that size that was answered proves it, before much is sent."""
+    one, other = pair
+    await one.send(b"something")
+    await other.receive()
+    await other.send(b"back")
+    await one.receive()
+    for channel in pair:
+        assert isinstance(channel._sctp, FastSctp)
+        assert channel._sctp._payload == 1_384
+
+
+async def test_little_waits_in_sctp_on_a_slow_path(
+    pair: tuple[WebRtcChannel, WebRtcChannel],
+) -> None:
+    """Of a slow path's time few milliseconds are queued: what is urgent waits little."""
+    one, _ = pair
+    one.admit()
+    await one.send(b"what makes the path known")
+    await pair[1].receive()
+    assert isinstance(one._sctp, FastSctp)
+    one._sctp._outbound.congestion._rates = deque([(10**9, 1e6)])
+    sending = asyncio.create_task(one.send(bytes(MIB)))
+    await asyncio.sleep(0)
+    assert 0 < one._wire.bufferedAmount <= 80 * 1024
+    sending.cancel()
+    await asyncio.wait({sending})

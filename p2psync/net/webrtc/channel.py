@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 from collections.abc import Callable
 from typing import Final
 
@@ -29,16 +30,22 @@ from p2psync.errors import ChannelClosedError, P2PSyncError, RemoteProtocolError
 from p2psync.net.addresses import printed
 from p2psync.net.channel import CLOSE_TIMEOUT_S
 from p2psync.net.inbox import Intake
-from p2psync.net.webrtc.ice import GuardedConnection
 from p2psync.net.webrtc.sctp import PORT, GuardedSctp
 from p2psync.net.webrtc.stopping import in_background, stop
 from p2psync.protocol import limits
 from p2psync.protocol.framing import header
 
 _PIECE: Final = 64 * limits.KIB - 1
-_QUEUED: Final = 1 * limits.MIB - _PIECE  # handed to SCTP and not sent
-_QUEUED_LOW: Final = 256 * limits.KIB
-_WINDOW: Final = 2 * limits.MIB  # sent, and not taken by the receiving task
+_PIECE_LEAST: Final = 8 * limits.KIB - 1
+_PIECE_S: Final = 0.005  # of the path's time in one piece
+# Handed to SCTP and not sent: what an urgent message has to wait for.
+_QUEUED: Final = 1 * limits.MIB - _PIECE
+_QUEUED_LEAST: Final = 64 * limits.KIB
+_QUEUED_S: Final = 0.02
+# Sent, and not taken by the receiving task: 100 Mbit/s at a round trip of 100 ms with 40 ms of
+# queue need 1.75 MiB of it.
+_WINDOW: Final = 4 * limits.MIB
+_WINDOW_STEP: Final = _WINDOW // 8  # how much more is worth a message
 _DATA, _ROOM, _END = b"\x00", b"\x01", b"\x02"
 
 
@@ -48,7 +55,12 @@ class WebRtcChannel:
     transport = "webrtc"
 
     def __init__(
-        self, ice: RTCIceTransport, dtls: RTCDtlsTransport, dialled: bool, binding: bytes
+        self,
+        ice: RTCIceTransport,
+        dtls: RTCDtlsTransport,
+        sctp: type[GuardedSctp],
+        dialled: bool,
+        binding: bytes,
     ) -> None:
         """Take over what is connected; `open` starts SCTP on it."""
         self.address = _selected(ice)
@@ -56,10 +68,9 @@ class WebRtcChannel:
         self.binding = binding
         self._ice = ice
         self._dtls = dtls
-        self._sctp = GuardedSctp(dtls, self._violated, self._more_waits)
+        self._sctp = sctp(dtls, self._violated)
         parameters = RTCDataChannelParameters(negotiated=True, id=0)
         self._wire = RTCDataChannel(self._sctp, parameters)
-        self._wire.bufferedAmountLowThreshold = _QUEUED_LOW
         self._intake = Intake(self._grant, self._violated)
         self._inbox = self._intake.inbox
         self._received = 0  # bytes of the peer's stream
@@ -83,7 +94,7 @@ class WebRtcChannel:
         rest = memoryview(header(len(message)) + message)
         while rest:
             await self._wait_for_room()
-            size = min(_PIECE, len(rest), self._may_send - self._sent)
+            size = min(self._piece(), len(rest), self._may_send - self._sent)
             self._wire.send(_DATA + rest[:size])
             self._sent += size
             rest = rest[size:]
@@ -135,12 +146,23 @@ class WebRtcChannel:
 
     async def _wait_for_room(self) -> None:
         while not self._inbox.ended and (
-            self._wire.bufferedAmount > _QUEUED or self._sent >= self._may_send
+            self._wire.bufferedAmount > self._queue_limit() or self._sent >= self._may_send
         ):
+            self._wire.bufferedAmountLowThreshold = self._queue_limit() // 2
             self._room.clear()
             await self._room.wait()
         if self._inbox.ended or self._wire.readyState != "open":
             raise ChannelClosedError("not connected")
+
+    def _queue_limit(self) -> int:
+        """Return how much may wait in SCTP: few milliseconds' worth, where that is known."""
+        bandwidth = self._sctp.bandwidth or math.inf
+        return int(min(_QUEUED, max(_QUEUED_LEAST, bandwidth * _QUEUED_S)))
+
+    def _piece(self) -> int:
+        """Return how large a piece is to be: on a slow path smaller than that queue."""
+        bandwidth = self._sctp.bandwidth or math.inf
+        return int(min(_PIECE, max(_PIECE_LEAST, bandwidth * _PIECE_S)))
 
     def _arrived(self, data: bytes | str) -> None:
         kind, rest = data[:1], data[1:]
@@ -170,13 +192,9 @@ class WebRtcChannel:
     def _grant(self) -> None:
         """Tell the peer how far it may go, when that is worth a message."""
         room = self._received - self._intake.waiting_bytes + _WINDOW
-        if room - self._granted >= _WINDOW // 4 and self._wire.readyState == "open":
+        if room - self._granted >= _WINDOW_STEP and self._wire.readyState == "open":
             self._granted = room
             self._wire.send(_ROOM + room.to_bytes(8, "big"))
-
-    def _more_waits(self) -> bool:
-        connection = self._ice._connection
-        return isinstance(connection, GuardedConnection) and connection.waiting > 0
 
     def _violated(self, what: str) -> None:
         self._end(lambda: RemoteProtocolError(what))

@@ -14,7 +14,6 @@ from aiortc import (
     RTCCertificate,
     RTCDtlsFingerprint,
     RTCDtlsParameters,
-    RTCDtlsTransport,
     RTCIceCandidate,
     RTCIceGatherer,
     RTCIceParameters,
@@ -25,6 +24,7 @@ from p2psync.errors import ChannelClosedError
 from p2psync.net.certificate import Certificate
 from p2psync.net.webrtc.channel import WebRtcChannel
 from p2psync.net.webrtc.ice import GuardedConnection, own_addresses
+from p2psync.net.webrtc.stack import Stack, best
 from p2psync.net.webrtc.stopping import in_background, stop
 from p2psync.protocol.envelope import Candidate, CandidateType
 
@@ -61,8 +61,9 @@ class WebRtcEnd:
         *,
         offering: bool,
         addresses: Sequence[str] | None = None,
+        stack: Stack | None = None,
     ) -> None:
-        """addresses: numeric local ones to use; None: all there are."""
+        """addresses: numeric local ones to use; None: all there are. stack: None: the best."""
         self._certificate = certificate
         self._offering = offering
         self._seed = secrets.token_bytes(16)
@@ -74,7 +75,8 @@ class WebRtcEnd:
         self._gatherer = gatherer
         self._ice = RTCIceTransport(gatherer)
         own = RTCCertificate(certificate.key, certificate.x509)
-        self._dtls = RTCDtlsTransport(self._ice, [own])
+        self._stack = stack or best()
+        self._dtls = self._stack.dtls(self._ice, [own])
 
     async def gather(self) -> Signal:
         """Open our sockets; return what the other side must know."""
@@ -121,7 +123,9 @@ class WebRtcEnd:
         ours = self._certificate.fingerprint
         in_order = (ours, theirs.fingerprint) if self._offering else (theirs.fingerprint, ours)
         binding = hashlib.sha256(b"".join(in_order)).digest()
-        channel = WebRtcChannel(self._ice, self._dtls, self._offering, binding)
+        channel = WebRtcChannel(
+            self._ice, self._dtls, self._stack.sctp, self._offering, binding
+        )
         await channel.open()
         return channel
 

@@ -8,15 +8,18 @@ names this needs are all in this module and guarded by tests.
 
 from __future__ import annotations
 
-import asyncio
+import contextlib
 import ipaddress
 import logging
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from aioice.candidate import Candidate, candidate_foundation, candidate_priority
 from aioice.ice import Connection, StunProtocol, get_host_addresses
+
+from p2psync.net.addresses import resolve
+from p2psync.net.webrtc.udp import Datagrams
 
 log = logging.getLogger(__name__)
 
@@ -24,7 +27,6 @@ QUEUE: Final = 1_024
 """Datagrams that wait to be decrypted; further ones are dropped, as a full socket would."""
 
 _SOCKETS: Final = 16  # as many as candidates fit into an envelope
-_BUFFER_BYTES: Final = 1024 * 1024
 _COMPONENT: Final = 1
 _STUN: Final = range(4)  # the first byte of a datagram says what it is (RFC 7983)
 _DTLS: Final = range(20, 64)
@@ -67,10 +69,36 @@ class GuardedConnection(Connection):
         self._known: set[tuple[str, int]] = set()
         self._known_candidates = 0
 
+    def take_waiting(self, most: int) -> list[bytes]:
+        """Return up to so many of the datagrams that wait for the layer above."""
+        taken: list[bytes] = []
+        while len(taken) < most and not self._queue.empty():
+            found = self._queue.get_nowait()
+            if found is None:  # the end, which `recv` is to tell
+                self._queue.put_nowait(None)
+                break
+            taken.append(found[0])
+        return taken
+
+    def send_now(self, datagrams: Sequence[bytes]) -> None:
+        """Send some datagrams to the peer; nothing, where there is no path."""
+        if pair := self._nominated.get(_COMPONENT):
+            self._sending().send_all(datagrams, pair.remote_addr)
+
     @property
-    def waiting(self) -> int:
-        """Datagrams that wait for the layer above."""
-        return self._queue.qsize()
+    def blocked(self) -> bool:
+        """True while the network device takes nothing, or there is no path."""
+        return not self._nominated or self._sending().blocked
+
+    def on_writable(self, call: Callable[[], None]) -> None:
+        """Call this whenever the network device takes datagrams again."""
+        if self._nominated:
+            self._sending().on_writable = call
+
+    def _sending(self) -> Datagrams:
+        transport = self._nominated[_COMPONENT].protocol.transport
+        assert isinstance(transport, Datagrams)
+        return transport
 
     def knows(self, addr: tuple[object, ...]) -> bool:
         """Say whether an address is a candidate of the peer, told or found by a check."""
@@ -94,18 +122,15 @@ class GuardedConnection(Connection):
         timeout: int = 5,  # noqa: ASYNC109 - the signature is aioice's
     ) -> list[Candidate]:
         """Bind one guarded socket to each of our addresses."""
-        loop = asyncio.get_running_loop()
         found = []
         for address in self._addresses:
             try:
-                _, guarded = await loop.create_datagram_endpoint(
-                    lambda: GuardedSocket(self), local_addr=(address, 0)
-                )
+                bound = _bound(address)
             except OSError as error:
                 log.debug("cannot use %s: %s", address, error.strerror)
                 continue
-            bound = guarded.transport.get_extra_info("socket")
-            bound.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER_BYTES)
+            guarded = GuardedSocket(self)
+            Datagrams(bound, guarded)
             host, port = guarded.transport.get_extra_info("sockname")[:2]
             guarded.local_candidate = Candidate(
                 foundation=candidate_foundation("host", "udp", host),
@@ -119,3 +144,17 @@ class GuardedConnection(Connection):
             self._protocols.append(guarded)
             found.append(guarded.local_candidate)
         return found
+
+
+def _bound(address: str) -> socket.socket:
+    """Return a UDP socket at a numeric address of ours.
+
+    Raises:
+        OSError: it is none of ours.
+    """
+    family, where = resolve(address, 0)
+    with contextlib.ExitStack() as on_error:
+        bound = on_error.enter_context(socket.socket(family, socket.SOCK_DGRAM))
+        bound.bind(where)
+        on_error.pop_all()
+        return bound
