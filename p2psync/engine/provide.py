@@ -10,17 +10,18 @@ import asyncio
 from collections.abc import AsyncIterator, Iterable, Iterator
 from dataclasses import dataclass
 
+from p2psync.core.manifests import difference
 from p2psync.core.observed import Manifest as KnownManifest
 from p2psync.core.observed import Observed
+from p2psync.engine.pace import Pace
 from p2psync.engine.worker import Worker
 from p2psync.errors import RemoteProtocolError
 from p2psync.fs.hashing import observe, read_chunks, read_file
+from p2psync.fs.pieces import Chunk
 from p2psync.fs.root import Root
 from p2psync.protocol import limits
 from p2psync.protocol.messages import AskChunks, AskFiles, AskManifest, Chunks, Files, Manifest
 from p2psync.store.index import Index
-
-Wanted = tuple[int, int, bytes]  # offset, size, hash of a chunk
 
 
 @dataclass
@@ -35,20 +36,20 @@ class Provider:
         self.doubted: set[bytes] = set()
 
     async def answers(
-        self, ask: AskFiles | AskManifest | AskChunks
+        self, ask: AskFiles | AskManifest | AskChunks, pace: Pace
     ) -> AsyncIterator[Files | Manifest | Chunks]:
-        """Yield the answers to one request, in order."""
+        """Yield the answers to one request, in order, as large as suits the peer's line."""
         match ask:
             case AskFiles():
-                async for files in self.files(ask):
+                async for files in self.files(ask, pace):
                     yield files
             case AskChunks():
-                async for chunks in self.chunks(ask):
+                async for chunks in self.chunks(ask, pace):
                     yield chunks
             case AskManifest():
                 yield await self.manifest(ask)
 
-    async def files(self, ask: AskFiles) -> AsyncIterator[Files]:
+    async def files(self, ask: AskFiles, pace: Pace) -> AsyncIterator[Files]:
         """Yield the answers to one request for whole files, the last marked so."""
         contents = list(dict.fromkeys(ask.contents))
         places = await self.worker(self._places, contents)
@@ -63,7 +64,7 @@ class Provider:
                     continue
                 files.append((content, data))
                 size += len(data)
-                if size >= limits.ANSWER_BYTES:
+                if size >= pace.answer_bytes:
                     yield Files(ask.request, files, gone, False)
                     files, gone, size = [], [], 0
         yield Files(ask.request, files, gone, True)
@@ -92,7 +93,11 @@ class Provider:
         known = await self.worker(self._manifest, ask.content)
         if known is None:
             return Manifest(ask.request, b"", [])
-        return Manifest(ask.request, known.hashes, known.sizes)
+        base = None if ask.base is None else await self.worker(self.index.manifest, ask.base)
+        if base is None:
+            return Manifest(ask.request, known.hashes, known.sizes)
+        fresh, spans = await asyncio.to_thread(difference, base, known)
+        return Manifest(ask.request, fresh.hashes, fresh.sizes, spans)
 
     def _manifest(self, content: bytes) -> KnownManifest | None:
         rows = self.index.rows_with_content(content)
@@ -108,7 +113,7 @@ class Provider:
                 self.doubted.add(rows[0][0])
         return known
 
-    async def chunks(self, ask: AskChunks) -> AsyncIterator[Chunks]:
+    async def chunks(self, ask: AskChunks, pace: Pace) -> AsyncIterator[Chunks]:
         """Yield the answers to one request for chunks, the last marked so.
 
         When one chunk is not here, the rest is not even looked for.
@@ -119,7 +124,7 @@ class Provider:
         places = await self.worker(self._places, [ask.content])
         where = places[ask.content]
         done = 0
-        for pack in packs(ask.chunks):
+        for pack in packs(ask.chunks, pace):
             done += len(pack)
             last = done == len(ask.chunks)
             answer = await self._pack(ask.request, pack, where, last=last)
@@ -130,7 +135,7 @@ class Provider:
             yield answer
 
     async def _pack(
-        self, request: int, pack: list[Wanted], where: list[bytes], *, last: bool
+        self, request: int, pack: list[Chunk], where: list[bytes], *, last: bool
     ) -> Chunks:
         for path in where:
             found = await asyncio.to_thread(read_chunks, self.root, path, pack)
@@ -143,18 +148,18 @@ class Provider:
         return Chunks(request, [], [wanted[0] for wanted in pack], last)
 
 
-def packs(chunks: Iterable[Wanted]) -> Iterator[list[Wanted]]:
+def packs(chunks: Iterable[Chunk], pace: Pace) -> Iterator[list[Chunk]]:
     """Split chunks into answers that fit into a message; one at least, be it empty.
 
     Raises:
         RemoteProtocolError: a chunk is larger than any we have.
     """
-    pack: list[Wanted] = []
+    pack: list[Chunk] = []
     size = 0
     for wanted in chunks:
         if wanted[1] > limits.CHUNK_BYTES:
             raise RemoteProtocolError("a request for a chunk larger than any")
-        if pack and size + wanted[1] > limits.ANSWER_BYTES:
+        if pack and size + wanted[1] > pace.answer_bytes:
             yield pack
             pack, size = [], 0
         pack.append(wanted)

@@ -418,7 +418,7 @@ class Replica(Standing):
                 await link.conversation.send(nothing(message))
                 return
             async with link.giving:
-                async for answer in provider.answers(message):
+                async for answer in provider.answers(message, link.conversation.pace):
                     if link not in self.links:
                         return  # a member no longer
                     self.provided_bytes += content_bytes(answer)

@@ -28,6 +28,7 @@ from p2psync.core.problem import Problem, Reason
 from p2psync.fs import syscalls
 from p2psync.fs.cutting import ChangingError, read_large
 from p2psync.fs.ground import ABSENT, Ground, problem_of, signature_of
+from p2psync.fs.pieces import Chunk, is_true, pieces_at, runs
 from p2psync.protocol import limits
 
 _WORTH_WAITING: Final = 16 * limits.MIB  # hashing this takes longer than a timestamp's grain
@@ -67,9 +68,7 @@ def read_file(root: Ground, path: bytes, content: bytes) -> bytes | None:
     return data if data is not None and blake3(data).digest() == content else None
 
 
-def read_chunks(
-    root: Ground, path: bytes, wanted: Sequence[tuple[int, int, bytes]]
-) -> list[bytes | None]:
+def read_chunks(root: Ground, path: bytes, wanted: Sequence[Chunk]) -> list[bytes | None]:
     """Return the pieces (offset, size, BLAKE3 hash) of a file; None for each that differs."""
     try:
         with _Parents(root) as parents:
@@ -79,22 +78,13 @@ def read_chunks(
     if file is None:
         return [None] * len(wanted)
     try:
-        return [_read_chunk(file, *piece) for piece in wanted]
+        return [
+            bytes(piece[1]) if is_true(piece) else None
+            for at, run in runs((chunk[0], chunk) for chunk in wanted)
+            for piece in pieces_at(file, at, run)
+        ]
     finally:
         os.close(file)
-
-
-def _read_chunk(file: int, offset: int, size: int, content: bytes) -> bytes | None:
-    try:
-        data = os.pread(file, size, offset)
-        while 0 < len(data) < size:
-            more = os.pread(file, size - len(data), offset + len(data))
-            if not more:
-                return None
-            data += more
-    except OSError:
-        return None
-    return data if blake3(data).digest() == content else None
 
 
 def racy(seen: Signature, now_ns: int, grain_ns: int) -> bool:
