@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from blake3 import blake3
 from p2psync.core.index import Row
 from p2psync.core.problem import Problem
 from p2psync.errors import IntegrityError
+from p2psync.fs import partial as partial_module
 from p2psync.fs import syscalls
 from p2psync.fs.partial import Partial
 from p2psync.fs.pieces import Chunk
@@ -243,3 +245,78 @@ def test_a_late_write_reaches_no_descriptor_of_somebody_else(folder: Folder) -> 
     partial.close()
 
     assert folder.root.partial(content, 2000).lacks([(0, 1000, content)]) == []
+
+
+@pytest.mark.parametrize("flag", ["taken", "refused"])
+def test_a_huge_file_is_written_around_the_page_cache(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch, flag: str
+) -> None:
+    """At whatever offsets its chunks lie, also where the kernel knows no such writes."""
+    monkeypatch.setattr(partial_module, "_UNCACHED", 0)
+    if flag == "refused":
+        real = os.pwritev
+
+        def refusing(file: int, data: list[bytes], offset: int, flags: int = 0) -> int:
+            if flags:
+                raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+            return real(file, data, offset)
+
+        monkeypatch.setattr(os, "pwritev", refusing)
+    data = os.urandom(7 * 5_000)
+    partial = opened(folder, data)
+    chunks = cut(data, 5_000)
+    partial.write([(chunk, bytes_of(data, chunk)) for chunk in chunks[4:]])
+    for chunk in chunks[:4]:
+        partial.write([(chunk, bytes_of(data, chunk))])
+    prepared = partial.finish(place_of(data))
+    assert not isinstance(prepared, Problem)
+    folder.root.put(prepared, b"x", None)
+    assert folder.shows(b"x") == data
+
+
+def test_i13_what_the_disk_lost_is_not_kept(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel says once that bytes were lost: they are fetched again, not believed."""
+    data = os.urandom(SIZE)
+    partial = opened(folder, data)
+    partial.write([(cut(data)[0], data)])
+
+    def lost(file: int) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(syscalls, "fsync", lost)
+        with pytest.raises(OSError, match="Input/output"):
+            partial.settle()
+    assert folder.staged() == []
+    again = opened(folder, data)
+    assert again.lacks(cut(data)) == cut(data)
+    again.write([(cut(data)[0], data)])
+    again.settle()
+    assert not isinstance(again.finish(place_of(data)), Problem)
+
+
+def test_what_was_verified_and_written_is_not_read_again(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The whole is hashed on the way; what an earlier start left is read, once."""
+    data = os.urandom(4 * SIZE)
+    chunks = cut(data)
+    earlier = opened(folder, data)
+    earlier.write([(chunks[1], bytes_of(data, chunks[1]))])
+    earlier.close()
+    partial = opened(folder, data)
+    reads: list[int] = []
+    real = os.pread
+
+    def noting(file: int, size: int, offset: int) -> bytes:
+        found = real(file, size, offset)
+        reads.extend([offset] if found else [])
+        return found
+
+    monkeypatch.setattr(os, "pread", noting)
+    for chunk in partial.lacks(chunks):
+        partial.write([(chunk, bytes_of(data, chunk))])
+    assert not isinstance(partial.finish(place_of(data)), Problem)
+    assert reads == [SIZE]
