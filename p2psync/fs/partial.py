@@ -111,13 +111,16 @@ class Partial:
             OSError: the disk does not take what was read.
         """
         taken: set[int] = set()
+        once = self.size >= _UNCACHED
         try:
             file = self._source(source, history=history)
         except OSError:
             return taken
         try:
             for at, run in runs(chunks):
-                pieces = [piece for piece in pieces_at(file, at, run) if is_true(piece)]
+                pieces = [
+                    piece for piece in pieces_at(file, at, run, once=once) if is_true(piece)
+                ]
                 self._store(pieces)
                 taken.update(chunk[0] for chunk, _ in pieces)
         finally:
@@ -197,7 +200,9 @@ class Partial:
 
     def _hash(self, file: int) -> bytes:
         syscalls.hold_size(file, self.size)
-        return self._running.digest(lambda offset: os.pread(file, PIECE, offset))
+        if self.size >= _UNCACHED:
+            return self._running.digest(lambda at: syscalls.read_uncached(file, PIECE, at))
+        return self._running.digest(lambda at: os.pread(file, PIECE, at))
 
     def _opened(self) -> int:
         if self._epoch != self._staging.epoch:

@@ -12,6 +12,7 @@ from typing import Final
 
 from blake3 import blake3
 
+from p2psync.fs import syscalls
 from p2psync.fs.staging import ZEROS
 from p2psync.protocol import limits
 
@@ -71,13 +72,25 @@ def runs(chunks: Iterable[tuple[int, Chunk]]) -> Iterator[tuple[int, list[Chunk]
         yield begin, run
 
 
-def pieces_at(file: int, at: int, run: list[Chunk]) -> Iterator[Piece]:
-    """Read a run of chunks in one go; those that cannot be read come out too short."""
-    data = memoryview(_read_if_possible(file, at, sum(size for _, size, _ in run)))
+def pieces_at(file: int, at: int, run: list[Chunk], *, once: bool = False) -> Iterator[Piece]:
+    """Read a run of chunks in one go; those that cannot be read come out too short.
+
+    once: nobody is likely to read this part of the file again soon.
+    """
+    size = sum(size for _, size, _ in run)
+    try:
+        data = memoryview(_read_once(file, at, size) if once else read(file, at, size))
+    except OSError:  # a bad sector, or a directory: as good as other bytes
+        data = memoryview(b"")
     begin = 0
     for chunk in run:
         yield chunk, data[begin : begin + chunk[1]]
         begin += chunk[1]
+
+
+def _read_once(file: int, offset: int, size: int) -> bytes | memoryview:
+    data = syscalls.read_uncached(file, size, offset)
+    return data if len(data) == size else read(file, offset, size)
 
 
 def read(file: int, offset: int, size: int) -> bytes:
@@ -87,10 +100,3 @@ def read(file: int, offset: int, size: int) -> bytes:
         parts.append(part)
         offset, size = offset + len(part), size - len(part)
     return b"".join(parts)
-
-
-def _read_if_possible(file: int, offset: int, size: int) -> bytes:
-    try:
-        return read(file, offset, size)
-    except OSError:  # a bad sector, or a directory: as good as other bytes
-        return b""

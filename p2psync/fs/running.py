@@ -47,7 +47,7 @@ class RunningHash:
                 self._ahead.clear()
                 self._waiting = 0
 
-    def digest(self, read: Callable[[int], bytes]) -> bytes:
+    def digest(self, read: Callable[[int], bytes | memoryview]) -> bytes:
         """Return the hash of the whole.
 
         read: returns the next bytes of the file at an offset, none at its end. May raise.

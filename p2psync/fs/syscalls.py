@@ -247,6 +247,22 @@ def write_uncached(file: int, data: bytes, offset: int) -> None:
     write(file, view[done:], offset + done)
 
 
+def read_uncached(file: int, size: int, offset: int) -> memoryview:
+    """Read up to so many bytes at the offset; what was not cached before does not stay so.
+
+    For a huge file that is read once: its pages are used again instead of taking others.
+    """
+    buffer = memoryview(bytearray(size))
+    try:
+        return buffer[: os.preadv(file, [buffer], offset, _DONTCACHE)]
+    except NotImplementedError:
+        pass
+    except OSError as error:
+        if error.errno not in NOT_SUPPORTED:
+            raise
+    return buffer[: os.preadv(file, [buffer], offset)]
+
+
 def clone(source: int, target: int) -> bool:
     """Let target share source's blocks where the filesystem can; False: it cannot (H12)."""
     try:
