@@ -298,7 +298,7 @@ class Replica(Standing):
             self.folder,
             conversation.key,
             self.stock.draft,
-            self.stock.need,
+            self._need,
             self._stuck,
         )
         link = Link(conversation, exchange, self.worker)

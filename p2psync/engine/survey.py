@@ -144,10 +144,12 @@ class Survey:
         await owner.worker(stock.root.check)
         await owner.worker(stock.load_rules)
         cost = await self._units(stock.scanner.tree(b"", stock.rules), whole=True)
+        news = self.first or stock.safe  # peers wait for it
         if stock.safe:
             await owner.worker(stock.leave_safe_mode)
-            owner.stirred()
         self.first = False
+        if news:
+            owner.stirred()
         self._due = time.monotonic() + pause_after(cost)
 
     async def _units(self, scan: Iterator[Found], *, whole: bool = False) -> float:

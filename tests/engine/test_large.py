@@ -101,7 +101,8 @@ async def test_what_was_assembled_and_is_wanted_no_more_is_removed(tmp_path: Pat
 async def test_a_huge_file_is_hashed_beside_everything_else(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """While it is read, the replica's worker does other things, and takes it in afterwards."""
+    """While it is read, the replica's worker does other things, and takes it in afterwards;
+    what it was when it was read does not count if it has changed since."""
     monkeypatch.setattr(scanning, "UNIT_BYTES", SIZE // 2)
     reading, go_on = threading.Event(), threading.Event()
     real = scanning.observe
@@ -122,4 +123,34 @@ async def test_a_huge_file_is_hashed_beside_everything_else(
         (a.root / "film").write_bytes(data := os.urandom(SIZE))
         go_on.set()
         await scan
+        assert (await made.settled())["film"] == data
+
+
+async def test_nobody_is_in_sync_before_everything_was_looked_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While a device still hashes what it starts with, no peer takes its silence for "all"."""
+    monkeypatch.setattr(scanning, "UNIT_BYTES", SIZE // 2)
+    reading, go_on = threading.Event(), threading.Event()
+    real = scanning.observe
+
+    def slow(*args: object) -> object:
+        reading.set()
+        assert go_on.wait(20)
+        return real(*args)  # type: ignore[arg-type]
+
+    async with cluster(tmp_path, "a", "b") as made:
+        a, b = made.sites["a"], made.sites["b"]
+        await a.stop()
+        (a.root / "film").write_bytes(data := os.urandom(SIZE))
+        monkeypatch.setattr(scanning, "observe", slow)
+        await a.start()
+        await asyncio.to_thread(reading.wait, 20)
+        made.join("a", "b")
+        async with asyncio.timeout(20):
+            while not (b.replica.links and b.replica.links[0].exchange.told.need_files):
+                await b.replica.changed.wait(0.02)
+        assert not await a.replica.in_sync()
+        assert not await b.replica.in_sync()
+        go_on.set()
         assert (await made.settled())["film"] == data
