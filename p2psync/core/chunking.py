@@ -24,10 +24,11 @@ MANIFEST_CHUNKS: Final = 24_576
 LARGEST_CHUNK: Final = 3_840 * KIB  # one chunk and its framing fit a data frame of 4 MiB
 LARGEST_FILE: Final = MANIFEST_CHUNKS * LARGEST_CHUNK  # bytes; 90 GiB
 
-# Up to 32 GiB the average doubles with the size from 64 KiB; what is larger is a disk image,
-# which is edited in place, and is cut at fixed places.
+# Up to 40 GiB the average doubles with the size from 64 KiB; what is larger is a disk image,
+# which is edited in place, and is cut at fixed places. It doubles beside the round sizes, which
+# files have: one that grows beyond such a place is cut anew and travels whole.
 _SMALLEST_AVERAGE: Final = 64 * KIB
-_FILE_PER_AVERAGE: Final = 16 * KIB  # 64 KiB average up to 1 GiB
+_FILE_PER_AVERAGE: Final = 20 * KIB  # 64 KiB average up to 1.25 GiB
 _LARGEST_AVERAGE: Final = 2 * MIB
 
 

@@ -46,8 +46,6 @@ logger = logging.getLogger(__name__)
 
 FEW_DIRECTORIES = 4
 
-Chunk = tuple[int, int, bytes]  # offset, size, BLAKE3-256
-
 
 @dataclass
 class Applied:
@@ -115,24 +113,6 @@ class Applier:
         if row is None or seen is None:
             return row is None and seen is None
         return row.signature is None or seen == row.signature
-
-    def reuse_chunks(self, partial: Partial, missing: list[Chunk]) -> list[Chunk]:
-        """Copy into a partial file the chunks that files here hold; return what is left."""
-        known = self._index.chunk_sources([chunk[2] for chunk in missing])
-        takes: dict[bytes, list[tuple[int, Chunk]]] = {}
-        for chunk in missing:
-            for content, offset, size in known.get(chunk[2], ())[:1]:
-                if size == chunk[1]:
-                    takes.setdefault(content, []).append((offset, chunk))
-        taken: set[int] = set()
-        for content, chunks in takes.items():
-            rows = self._index.rows_with_content(content, 1)
-            if rows:
-                taken |= partial.take_from(rows[0][0], chunks)
-            else:
-                for name in self._index.history_with_content(content)[:1]:
-                    taken |= partial.take_from(name, chunks, history=True)
-        return [chunk for chunk in missing if chunk[0] not in taken]
 
 
 def not_kept(error: OSError) -> RootTrouble:

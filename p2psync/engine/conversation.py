@@ -16,6 +16,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
 from p2psync.core.ids import DeviceId
+from p2psync.engine.pace import Pace
 from p2psync.errors import ChannelClosedError, RemoteProtocolError
 from p2psync.net.channel import Channel
 from p2psync.protocol.machine import Failed
@@ -47,6 +48,7 @@ class Conversation:
         self.opened: asyncio.Future[Hello] = loop.create_future()
         self.opened_at = 0.0
         self.admitted: asyncio.Future[None] = loop.create_future()  # it may stay: use it
+        self.pace = Pace()
         self._session = Session(hello, now=_now())
         self._urgent: deque[Message] = deque()
         self._bulk: deque[Message] = deque()
@@ -256,7 +258,9 @@ class Conversation:
         """
         try:
             async with asyncio.timeout(TAKES_S):
+                began = _now()
                 await self.channel.send(data)
+                self.pace.sent(len(data), _now() - began)
         except TimeoutError as error:
             raise RemoteProtocolError("the peer takes nothing") from error
 

@@ -404,12 +404,15 @@ class Fetcher:
     ) -> None:
         try:
             applied = await self._large.fetch(first, content, size, wants)
-            if applied is not None:
+            if applied is None:
+                self.look_again()  # another peer may have it, or this one the whole manifest
+            else:
                 self.took(applied, wants)
                 if content in applied.false:
                     self.retry_soon(wants)
         except ChannelClosedError:
             logger.debug("a peer left while it was giving chunks")
+            self.look_again()
         except OSError as error:
             path = next(iter(wants))
             self.took(Applied(problems=[problem_of(path, error)]))

@@ -1,4 +1,4 @@
-"""Fetching one large content: its manifest, then the chunks nobody has here.
+"""Fetching one large content: its manifest, the chunks that files here hold, then the rest.
 
 A manifest is only what a peer says. Chunks are believed when they hash to what it says, the
 file when the whole hashes to what the entry says; a manifest that nobody can fulfil, or whose
@@ -12,18 +12,21 @@ import asyncio
 from collections.abc import Callable, Iterable, Mapping
 
 from p2psync.core.index import Want
+from p2psync.core.manifests import chunks_of, combined
 from p2psync.core.observed import Manifest
 from p2psync.engine.apply import Applied
 from p2psync.engine.link import Link
 from p2psync.engine.owner import UNANSWERED, Owner
+from p2psync.engine.reuse import Copy, copies
 from p2psync.errors import ChannelClosedError, IntegrityError, RemoteProtocolError
 from p2psync.fs.partial import Partial
+from p2psync.fs.pieces import Chunk
 from p2psync.protocol import limits
 
 CHUNK_ASKS_AT_ONCE = 6
+COPIES_AT_ONCE = 2
+LOOKED_UP_AT_ONCE = 1_000  # chunks, in one unit of the worker
 HASH = 32
-
-Chunk = tuple[int, int, bytes]  # offset, size, BLAKE3-256
 
 
 class LargeFetcher:
@@ -37,7 +40,9 @@ class LargeFetcher:
     def __init__(self, replica: Owner, source: Callable[[bytes], Link | None]) -> None:
         self._replica = replica
         self._source = source
+        self._writing = asyncio.Semaphore(1)  # more threads wait for each other: 5.6 s, not 4.6
         self._givers: dict[bytes, Link] = {}  # who sent the manifest of what is under way
+        self._bases: dict[bytes, bytes] = {}  # and on which other content it was built
 
     async def fetch(
         self, first: Link, content: bytes, size: int, wants: Mapping[bytes, Want]
@@ -55,7 +60,7 @@ class LargeFetcher:
             OSError: the disk does not take it.
         """
         try:
-            manifest = await self._manifest(first, content, size)
+            manifest = await self._manifest(first, content, size, wants)
             if manifest is None:
                 return None
             partial = await asyncio.to_thread(self._replica.stock.root.partial, content, size)
@@ -63,6 +68,7 @@ class LargeFetcher:
                 if not await self._assemble(content, manifest, partial):
                     await self._doubt(content)
                     return None
+                await asyncio.to_thread(partial.settle)  # not in the worker: it takes long
                 applied = await self._replica.apply(wants, {}, {content: partial})
             finally:
                 await asyncio.to_thread(partial.close)
@@ -72,16 +78,20 @@ class LargeFetcher:
             return applied
         finally:
             self._givers.pop(content, None)
+            self._bases.pop(content, None)
             self._replica.stock.received.pop(content, None)
 
-    async def _manifest(self, link: Link, content: bytes, size: int) -> Manifest | None:
+    async def _manifest(
+        self, link: Link, content: bytes, size: int, wants: Iterable[bytes]
+    ) -> Manifest | None:
         """Return the manifest known here, or the one this peer gives; None: it has none."""
         stock = self._replica.stock
         known = await self._replica.worker(stock.index.manifest, content)
         if known is not None:
             return known
+        base = await self._replica.worker(self._base, wants)
         try:
-            manifest = await self._manifest_of(link, content, size)
+            manifest = await self._manifest_of(link, content, size, base)
         except RemoteProtocolError as error:
             link.conversation.fail(str(error))
             manifest = None
@@ -92,71 +102,129 @@ class LargeFetcher:
             await self._replica.worker(stock.index.put_manifests, [(content, manifest)])
         return manifest
 
-    async def _manifest_of(self, link: Link, content: bytes, size: int) -> Manifest | None:
+    def _base(self, wants: Iterable[bytes]) -> tuple[bytes, Manifest] | None:
+        """Return what stands at a path now, if it is large too: it may differ by little."""
+        index = self._replica.stock.index
+        for row in index.rows(wants).values():
+            known = index.manifest(row.place.content)
+            if known is not None:
+                return row.place.content, known
+        return None
+
+    async def _manifest_of(
+        self, link: Link, content: bytes, size: int, base: tuple[bytes, Manifest] | None
+    ) -> Manifest | None:
         """Ask one source; None: it has none, or takes too long over it.
+
+        base: a content known here, and its manifest, on which the answer may build.
 
         Raises:
             RemoteProtocolError: the answer is no manifest of a file of this size.
         """
+        named, known = base or (None, Manifest(b"", []))
+        self._bases.pop(content, None)
         try:
-            answer = await link.manifest(self._replica.folder, content)
+            answer = await link.manifest(self._replica.folder, content, named)
         except TimeoutError:  # it may have to read all of a huge file: asked again later
             return None
-        if not answer.sizes:
+        manifest: Manifest | None = Manifest(answer.hashes, answer.sizes)
+        if answer.spans and manifest is not None:
+            most = limits.CHUNKS_PER_MANIFEST
+            manifest = await asyncio.to_thread(combined, known, manifest, answer.spans, most)
+            if named is not None:
+                self._bases[content] = named
+        elif not answer.sizes:
             return None
-        manifest = Manifest(answer.hashes, answer.sizes)
-        if not adds_up(manifest, size):
+        if manifest is None or not adds_up(manifest, size):
             raise RemoteProtocolError("a manifest that does not add up")
         return manifest
 
     async def _doubt(self, content: bytes) -> None:
-        """Nobody has what the manifest says: it may be false, so that others are asked anew."""
-        await self._replica.worker(self._replica.stock.index.forget_manifest, content)
+        """Nobody has what the manifest says: it may be false, so that others are asked anew.
+
+        So may be the one it was built on: the next is asked for whole.
+        """
+        index, base = self._replica.stock.index, self._bases.get(content)
+        for doubted in {content, base or content}:
+            await self._replica.worker(index.forget_manifest, doubted)
         giver = self._givers.get(content)
         for link in self._replica.links:
-            if link is not giver:
+            if base is not None or link is not giver:
                 link.gone.discard(content)
-        if giver is not None:
+        if giver is not None and base is None:
             giver.gone.add(content)
 
     def _accuse(self, content: bytes) -> None:
-        """Each chunk was as the manifest says, and the file is another: the manifest lies."""
+        """Each chunk was as the manifest says, and the file is another: the manifest lies.
+
+        Its giver is only sure to be the liar when it gave the whole of it.
+        """
         giver = self._givers.get(content)
-        if giver is not None:
+        if giver is not None and content not in self._bases:
             giver.conversation.fail("a manifest of another file than asked for")
 
     async def _assemble(self, content: bytes, manifest: Manifest, partial: Partial) -> bool:
         """Bring together all chunks; False: no connected peer can give the rest."""
-        chunks = chunks_of(manifest)
-        left = await asyncio.to_thread(partial.lacks, chunks)
-        left = await self._replica.worker(
-            self._replica.stock.applier.reuse_chunks, partial, left
-        )
+        left = await asyncio.to_thread(partial.lacks, chunks_of(manifest))
         await asyncio.to_thread(partial.check_room, left)
         self._replica.stock.received[content] = sum(manifest.sizes) - sum(
             size for _, size, _ in left
         )
         missing = {chunk[0]: chunk for chunk in left}
-        while missing:
-            link = self._source(content)
-            if link is None:
-                return False
-            try:
-                await self._ask_all(content, partial, missing)
-            except ExceptionGroup as errors:
-                trouble = errors.subgroup(OSError)
-                if trouble is None:
-                    raise
-                raise trouble.exceptions[0] from errors
+        here, elsewhere = await self._sources_here(left)
+        try:
+            async with asyncio.TaskGroup() as group:  # in step, so that it is hashed on the way
+                group.create_task(self._copy_all(content, partial, here, missing))
+                group.create_task(self._ask_all(content, partial, elsewhere, missing))
+            while missing:
+                if self._source(content) is None:
+                    return False
+                await self._ask_all(content, partial, list(missing.values()), missing)
+        except ExceptionGroup as errors:
+            raise _disk_error(errors) from errors
         return True
 
-    async def _ask_all(
-        self, content: bytes, partial: Partial, missing: dict[int, Chunk]
+    async def _sources_here(self, left: list[Chunk]) -> tuple[list[Copy], list[Chunk]]:
+        """Return what can be copied on this disk, and the chunks that cannot."""
+        here: list[Copy] = []
+        elsewhere: list[Chunk] = []
+        for start in range(0, len(left), LOOKED_UP_AT_ONCE):
+            some = left[start : start + LOOKED_UP_AT_ONCE]
+            found = await self._replica.worker(copies, self._replica.stock.index, some)
+            here += found[0]
+            elsewhere += found[1]
+        return here, elsewhere
+
+    async def _copy_all(
+        self, content: bytes, partial: Partial, here: list[Copy], missing: dict[int, Chunk]
     ) -> None:
-        """Ask once for everything missing, of whoever has it, some requests at a time."""
+        """Copy what is here; what turns out to be something else stays missing."""
+        waiting = iter(here)
+
+        async def copy_some() -> None:
+            for copy in waiting:
+                taken = await asyncio.to_thread(copy.take, partial)
+                self._arrived(content, [missing.pop(offset) for offset in taken])
+
+        async with asyncio.TaskGroup() as group:
+            for _ in range(COPIES_AT_ONCE):
+                group.create_task(copy_some())
+
+    def _arrived(self, content: bytes, chunks: Iterable[Chunk]) -> None:
+        received = self._replica.stock.received
+        received[content] = received.get(content, 0) + sum(size for _, size, _ in chunks)
+
+    async def _ask_all(
+        self,
+        content: bytes,
+        partial: Partial,
+        chunks: list[Chunk],
+        missing: dict[int, Chunk],
+    ) -> None:
+        """Ask once for these chunks, of whoever has them, some requests at a time."""
         slots = asyncio.Semaphore(CHUNK_ASKS_AT_ONCE)
         async with asyncio.TaskGroup() as group:
-            for portion in portions(missing.values()):
+            for portion in portions(chunks):
                 await slots.acquire()
                 link = self._source(content)
                 if link is None:
@@ -180,14 +248,14 @@ class LargeFetcher:
             async for answer in link.chunks(self._replica.folder, content, portion):
                 if answer.gone:
                     link.gone.add(content)
-                for offset, data in answer.chunks:
-                    if offset not in asked:
-                        raise RemoteProtocolError("a chunk nobody asked for")
-                    await asyncio.to_thread(partial.write, asked[offset], data)
-                    missing.pop(offset, None)
-                    self._replica.stock.received[content] = self._replica.stock.received.get(
-                        content, 0
-                    ) + len(data)
+                if any(offset not in asked for offset, _ in answer.chunks):
+                    raise RemoteProtocolError("a chunk nobody asked for")
+                pieces = [(asked[offset], data) for offset, data in answer.chunks]
+                async with self._writing:
+                    await asyncio.to_thread(partial.write, pieces)
+                for chunk, _ in pieces:
+                    missing.pop(chunk[0], None)
+                self._arrived(content, [chunk for chunk, _ in pieces])
             if not missing.keys().isdisjoint(asked):
                 link.gone.add(content)
         except ChannelClosedError:
@@ -211,21 +279,11 @@ def adds_up(manifest: Manifest, size: int) -> bool:
     )
 
 
-def chunks_of(manifest: Manifest) -> list[Chunk]:
-    """Return the chunks with their places, in order."""
-    chunks: list[Chunk] = []
-    offset = 0
-    for number, size in enumerate(manifest.sizes):
-        chunks.append((offset, size, manifest.hashes[HASH * number : HASH * (number + 1)]))
-        offset += size
-    return chunks
-
-
-def portions(chunks: Iterable[Chunk]) -> Iterable[list[Chunk]]:
+def portions(chunks: list[Chunk]) -> Iterable[list[Chunk]]:
     """Split chunks into requests of about one pack of bytes."""
     portion: list[Chunk] = []
     total = 0
-    for chunk in list(chunks):
+    for chunk in chunks:
         portion.append(chunk)
         total += chunk[1]
         if total >= limits.PACK_BYTES:
@@ -233,3 +291,11 @@ def portions(chunks: Iterable[Chunk]) -> Iterable[list[Chunk]]:
             portion, total = [], 0
     if portion:
         yield portion
+
+
+def _disk_error(errors: ExceptionGroup[Exception]) -> Exception:
+    """Return the trouble with the disk among these; anything else is a bug, and stays whole."""
+    trouble: Exception | None = errors.subgroup(OSError)
+    while isinstance(trouble, ExceptionGroup):
+        trouble = trouble.exceptions[0]
+    return trouble or errors

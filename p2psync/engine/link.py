@@ -102,10 +102,10 @@ class Link:
             if answer.last:
                 return
 
-    async def manifest(self, folder: bytes, content: bytes) -> Manifest:
-        """Ask for a large file's manifest; raises as `files`."""
+    async def manifest(self, folder: bytes, content: bytes, base: bytes | None) -> Manifest:
+        """Ask for a large file's manifest, that of base being known here; raises as `files`."""
         number = self.conversation.next_number()
-        async for answer in self._ask(number, AskManifest(number, folder, content)):
+        async for answer in self._ask(number, AskManifest(number, folder, content, base)):
             if not isinstance(answer, Manifest):
                 raise RemoteProtocolError("another answer than asked for")
             return answer

@@ -7,22 +7,23 @@ does not hash right any more is "gone", and the path is looked at again.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
+from p2psync.core.manifests import difference
 from p2psync.core.observed import Manifest as KnownManifest
 from p2psync.core.observed import Observed
+from p2psync.engine.pace import Pace
 from p2psync.engine.worker import Worker
 from p2psync.errors import RemoteProtocolError
 from p2psync.fs.hashing import observe, read_chunks, read_file
+from p2psync.fs.pieces import Chunk
 from p2psync.fs.root import Root
 from p2psync.protocol import limits
 from p2psync.protocol.messages import AskChunks, AskFiles, AskManifest, Chunks, Files, Manifest
 from p2psync.store.index import Index
 
 EDIT_FILES = 2  # 256 KiB at most, which is 21 ms at 100 Mbit/s
-
-Wanted = tuple[int, int, bytes]  # offset, size, hash of a chunk
 
 
 @dataclass
@@ -37,38 +38,31 @@ class Provider:
         self.doubted: set[bytes] = set()
 
     async def answers(
-        self, ask: AskFiles | AskManifest | AskChunks
+        self, ask: AskFiles | AskManifest | AskChunks, pace: Pace
     ) -> AsyncIterator[Files | Manifest | Chunks]:
-        """Yield the answers to one request, in order."""
+        """Yield the answers to one request, in order, as large as suits the peer's line."""
         match ask:
             case AskFiles():
-                async for files in self.files(ask):
+                async for files in self.files(ask, pace):
                     yield files
             case AskChunks():
-                async for chunks in self.chunks(ask):
+                async for chunks in self.chunks(ask, pace):
                     yield chunks
             case AskManifest():
                 yield await self.manifest(ask)
 
-    async def files(self, ask: AskFiles) -> AsyncIterator[Files]:
+    async def files(self, ask: AskFiles, pace: Pace) -> AsyncIterator[Files]:
         """Yield the answers to one request for whole files, the last marked so."""
         contents = list(dict.fromkeys(ask.contents))
         places = await self.worker(self._places, contents)
-        files: list[tuple[bytes, bytes]] = []
-        gone: list[bytes] = []
-        size = 0
-        for start in range(0, len(contents), 64):
-            part = contents[start : start + 64]
-            for content, data in await asyncio.to_thread(self._read, part, places):
-                if data is None:
-                    gone.append(content)
-                    continue
-                files.append((content, data))
-                size += len(data)
-                if size >= limits.ANSWER_BYTES:
-                    yield Files(ask.request, files, gone, False)
-                    files, gone, size = [], [], 0
-        yield Files(ask.request, files, gone, True)
+        waiting = iter(contents)
+        while True:
+            answer = await asyncio.to_thread(
+                self._read, ask.request, waiting, places, pace.answer_bytes
+            )
+            yield answer
+            if answer.last:
+                return
 
     def _places(self, contents: Iterable[bytes]) -> dict[bytes, list[bytes]]:
         return {
@@ -77,9 +71,26 @@ class Provider:
         }
 
     def _read(
-        self, contents: list[bytes], places: dict[bytes, list[bytes]]
-    ) -> list[tuple[bytes, bytes | None]]:
-        return [(content, self._read_one(content, places[content])) for content in contents]
+        self,
+        request: int,
+        contents: Iterator[bytes],
+        places: Mapping[bytes, list[bytes]],
+        enough: int,
+    ) -> Files:
+        """Read files until there are enough bytes for an answer, or none is left."""
+        files: list[tuple[bytes, bytes]] = []
+        gone: list[bytes] = []
+        size = 0
+        for content in contents:
+            data = self._read_one(content, places[content])
+            if data is None:
+                gone.append(content)
+                continue
+            files.append((content, data))
+            size += len(data)
+            if size >= enough:
+                return Files(request, files, gone, False)
+        return Files(request, files, gone, True)
 
     def _read_one(self, content: bytes, where: list[bytes]) -> bytes | None:
         for path in where:
@@ -94,7 +105,11 @@ class Provider:
         known = await self.worker(self._manifest, ask.content)
         if known is None:
             return Manifest(ask.request, b"", [])
-        return Manifest(ask.request, known.hashes, known.sizes)
+        base = None if ask.base is None else await self.worker(self.index.manifest, ask.base)
+        if base is None:
+            return Manifest(ask.request, known.hashes, known.sizes)
+        fresh, spans = await asyncio.to_thread(difference, base, known)
+        return Manifest(ask.request, fresh.hashes, fresh.sizes, spans)
 
     def _manifest(self, content: bytes) -> KnownManifest | None:
         rows = self.index.rows_with_content(content)
@@ -110,7 +125,7 @@ class Provider:
                 self.doubted.add(rows[0][0])
         return known
 
-    async def chunks(self, ask: AskChunks) -> AsyncIterator[Chunks]:
+    async def chunks(self, ask: AskChunks, pace: Pace) -> AsyncIterator[Chunks]:
         """Yield the answers to one request for chunks, the last marked so.
 
         When one chunk is not here, the rest is not even looked for.
@@ -121,7 +136,7 @@ class Provider:
         places = await self.worker(self._places, [ask.content])
         where = places[ask.content]
         done = 0
-        for pack in packs(ask.chunks):
+        for pack in packs(ask.chunks, pace):
             done += len(pack)
             last = done == len(ask.chunks)
             answer = await self._pack(ask.request, pack, where, last=last)
@@ -132,7 +147,7 @@ class Provider:
             yield answer
 
     async def _pack(
-        self, request: int, pack: list[Wanted], where: list[bytes], *, last: bool
+        self, request: int, pack: list[Chunk], where: list[bytes], *, last: bool
     ) -> Chunks:
         for path in where:
             found = await asyncio.to_thread(read_chunks, self.root, path, pack)
@@ -145,18 +160,18 @@ class Provider:
         return Chunks(request, [], [wanted[0] for wanted in pack], last)
 
 
-def packs(chunks: Iterable[Wanted]) -> Iterator[list[Wanted]]:
+def packs(chunks: Iterable[Chunk], pace: Pace) -> Iterator[list[Chunk]]:
     """Split chunks into answers that fit into a message; one at least, be it empty.
 
     Raises:
         RemoteProtocolError: a chunk is larger than any we have.
     """
-    pack: list[Wanted] = []
+    pack: list[Chunk] = []
     size = 0
     for wanted in chunks:
         if wanted[1] > limits.CHUNK_BYTES:
             raise RemoteProtocolError("a request for a chunk larger than any")
-        if pack and size + wanted[1] > limits.ANSWER_BYTES:
+        if pack and size + wanted[1] > pace.answer_bytes:
             yield pack
             pack, size = [], 0
         pack.append(wanted)

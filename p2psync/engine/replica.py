@@ -298,7 +298,7 @@ class Replica(Standing):
             self.folder,
             conversation.key,
             self.stock.draft,
-            self.stock.need,
+            self._need,
             self._stuck,
         )
         link = Link(conversation, exchange, self.worker)
@@ -421,7 +421,7 @@ class Replica(Standing):
                 give = (
                     link.conversation.send if is_edit(message) else link.conversation.send_bulk
                 )
-                async for answer in provider.answers(message):
+                async for answer in provider.answers(message, link.conversation.pace):
                     if link not in self.links:
                         return  # a member no longer
                     self.provided_bytes += content_bytes(answer)

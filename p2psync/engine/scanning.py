@@ -2,7 +2,8 @@
 
 Promises: evidence-for-delete (a path counts as deleted only after a second look at the end of
 the pass, in a parent that could be listed); new contents are taken in before deletes, so that
-a move never looks like a loss; one bad path never stops the others.
+a move never looks like a loss; one bad path never stops the others; who looks ahead when asked
+to (`Found.ahead`) has no unit that takes long.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from p2psync.core.index import Changes
 from p2psync.core.observed import Observed
 from p2psync.core.problem import Problem, Reason
 from p2psync.engine.exchange import DraftMaker
-from p2psync.fs.hashing import observe_many
+from p2psync.fs.hashing import observe, observe_many
 from p2psync.fs.root import Root
 from p2psync.fs.scan import (
     DirectoryScan,
@@ -66,7 +67,8 @@ class Found:
 
     changed: the index changed. again: what to look at again soon, because it was still being
     written. problems: by path; None says that an earlier problem is gone.
-    gone: what has a row no more. over: set by the last unit.
+    gone: what has a row no more. over: set by the last unit. ahead: large files of the next
+    unit; `Scanner.look_ahead`, from any thread, spares it the hashing.
     """
 
     changed: bool = False
@@ -74,6 +76,7 @@ class Found:
     problems: dict[bytes, Problem | None] = field(default_factory=dict)
     gone: list[bytes] = field(default_factory=list)
     over: Over | None = None
+    ahead: list[bytes] = field(default_factory=list)
 
 
 class Scanner:
@@ -83,6 +86,11 @@ class Scanner:
         self._index = index
         self._root = root
         self._draft = draft
+        self._ahead: dict[bytes, Observed | Problem | None] = {}
+
+    def look_ahead(self, path: bytes) -> None:
+        """Hash a large file for the unit that will take it in; not in the worker thread."""
+        self._ahead[path] = observe(self._root, path)
 
     def tree(self, start: bytes, rules: Rules) -> Iterator[Found]:
         """Scan a directory and everything below it; b"" is the root."""
@@ -166,13 +174,16 @@ class Scanner:
                 missing += self._index.rows_below(path)
             while len(pending) >= UNIT_PATHS:
                 unit = self._portion(pending)
+                yield from self._announced(unit)
                 yield self._take_in(unit, (), problems)
                 pending, problems = pending[len(unit) :], {}
         while len(unit := self._portion(pending)) < len(pending):
+            yield from self._announced(unit)
             yield self._take_in(unit, (), problems)
             pending, problems = pending[len(unit) :], {}
         # children first: a directory never seems to be gone while it holds something
         missing = sorted(set(missing), reverse=True)
+        yield from self._announced(pending)
         yield self._take_in(pending, missing[:UNIT_PATHS], problems)
         for i in range(UNIT_PATHS, len(missing), UNIT_PATHS):
             yield self._take_in([], missing[i : i + UNIT_PATHS], {})
@@ -188,6 +199,32 @@ class Scanner:
                 return pending[: count + 1]
         return pending[:UNIT_PATHS]
 
+    def _announced(self, unit: list[bytes]) -> Iterator[Found]:
+        """Say which file makes a unit large, if one does: it is the last of it."""
+        with suppress(OSError):
+            seen = self._root.look(unit[-1]) if unit else None
+            if seen is not None and seen.size > UNIT_BYTES:
+                yield Found(ahead=unit[-1:])
+
+    def _observe(
+        self, wanted: list[bytes]
+    ) -> Iterator[tuple[bytes, Observed | Problem | None]]:
+        """Look at these paths, or take what was found ahead, if it stands there still."""
+        ahead = {path: self._ahead.pop(path) for path in wanted if path in self._ahead}
+        for path in wanted:
+            seen = ahead.get(path)
+            if isinstance(seen, Observed) and seen.signature is not None:
+                with suppress(OSError):
+                    if self._root.look(path) == seen.signature:
+                        yield path, seen
+                        continue
+                yield path, Problem(path, Reason.CHANGING)  # hashed ahead again soon
+            elif isinstance(seen, Problem):
+                yield path, seen
+            else:
+                ahead.pop(path, None)
+        yield from observe_many(self._root, [path for path in wanted if path not in ahead])
+
     def _look(self, wanted: list[bytes]) -> Found:
         """Take in exactly these paths; what is not there is missing only with evidence."""
         gone = [path for path in wanted if self._index.rows([path])]
@@ -202,7 +239,7 @@ class Scanner:
         found = Found(problems=dict(problems))
         observed: dict[bytes, Observed | None] = {}
         vanished: list[bytes] = []
-        for path, seen in observe_many(self._root, changed):
+        for path, seen in self._observe(changed):
             if isinstance(seen, Problem):
                 self._trouble(found, seen)
             elif seen is None:

@@ -52,16 +52,25 @@ class Standing:
         """Say whether both know the same, and neither lacks anything."""
         return (
             link.exchange.told.need_files == 0
-            and self.stock.need() == (0, 0)
+            and self._need() == (0, 0)
             and self._knows_as_much(link)
         )
+
+    def _need(self) -> tuple[int, int]:
+        """Return what is lacking here, files and bytes; in the worker thread.
+
+        At least one file until everything was looked at: with a huge file still being hashed
+        nobody, here or there, is to believe that all is equal.
+        """
+        files, size = self.stock.need()
+        return (max(files, 1), size) if self.survey.first and not self.held else (files, size)
 
     def _rests_with(self, link: Link) -> bool:
         """Say whether both know the same, and who lacks anything gets no further with it."""
         told = link.exchange.told
         return (
             (told.need_files == 0 or told.stuck)
-            and (self.stock.need() == (0, 0) or self._stuck())
+            and (self._need() == (0, 0) or self._stuck())
             and self._knows_as_much(link)
         )
 

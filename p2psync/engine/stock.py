@@ -224,11 +224,18 @@ class Stock:
             self.index.write(draft.finish())
 
     def prune(self) -> None:
-        """Remove what was displaced more than thirty days ago, and manifests nobody needs."""
+        """Remove what was displaced more than thirty days ago, and what nobody needs any more.
+
+        That is manifests, and large files that were assembled in part.
+        """
         gone = self.root.prune_history(time.time_ns() - HISTORY_NS)
         if gone:
             self.index.remove_history(gone)
         self.index.prune_manifests()
+        if not self.safe:  # before peers have told what there should be nothing is needed
+            for content in self.index.unwanted(self.root.partials()):
+                with suppress(OSError):  # it is being assembled, or another time
+                    self.root.partial(content, 0).remove()
 
 
 def index_file(record: FolderRecord, directory: Path) -> Path:

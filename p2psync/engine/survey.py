@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Final, Protocol
 
@@ -144,10 +144,12 @@ class Survey:
         await owner.worker(stock.root.check)
         await owner.worker(stock.load_rules)
         cost = await self._units(stock.scanner.tree(b"", stock.rules), whole=True)
+        news = self.first or stock.safe  # peers wait for it
         if stock.safe:
             await owner.worker(stock.leave_safe_mode)
-            owner.stirred()
         self.first = False
+        if news:
+            owner.stirred()
         self._due = time.monotonic() + pause_after(cost)
 
     async def _units(self, scan: Iterator[Found], *, whole: bool = False) -> float:
@@ -169,10 +171,12 @@ class Survey:
             cost += spent
             if found is None:
                 return cost
+            for path in found.ahead:  # all but this task goes on meanwhile
+                cost += await asyncio.to_thread(_timed, owner.stock.scanner.look_ahead, path)
             self._note(found)
             if found.over is not None and not whole:
                 return cost  # nothing comes any more: one turn of the worker less
-            if whole and not (self._needs_all or owner.stock.safe):
+            if whole and not (found.ahead or self._needs_all or owner.stock.safe):
                 await self._follow_hint()
 
     def _note(self, found: Found) -> None:
@@ -188,3 +192,10 @@ class Survey:
 def pause_after(cost_s: float) -> float:
     """Return how many seconds after a full scan that cost so much CPU the next one is due."""
     return min(PAUSE_MAX_S, max(PAUSE_MIN_S, PAUSE_PER_CPU_S * cost_s))
+
+
+def _timed(act: Callable[[bytes], None], path: bytes) -> float:
+    """Return the CPU seconds that it took."""
+    began = time.thread_time()
+    act(path)
+    return time.thread_time() - began

@@ -20,22 +20,19 @@ from typing import Final, Self
 
 from blake3 import blake3
 
-from p2psync.core.chunking import LARGEST_CHUNK, LARGEST_FILE, Chunker
+from p2psync.core.chunking import LARGEST_FILE
 from p2psync.core.entry import Kind
 from p2psync.core.index import Signature
-from p2psync.core.observed import Manifest, Observed
+from p2psync.core.observed import Observed
 from p2psync.core.problem import Problem, Reason
 from p2psync.fs import syscalls
+from p2psync.fs.cutting import ChangingError, read_large
 from p2psync.fs.ground import ABSENT, Ground, problem_of, signature_of
+from p2psync.fs.pieces import Chunk, is_true, pieces_at, runs
 from p2psync.protocol import limits
 
-_BUFFER: Final = 2 * LARGEST_CHUNK  # bytes read at once of a large file
 _WORTH_WAITING: Final = 16 * limits.MIB  # hashing this takes longer than a timestamp's grain
 _LONGEST_WAIT_NS: Final = 50_000_000
-
-
-class _ChangingError(Exception):
-    """The file moved while it was read."""
 
 
 def observe(root: Ground, path: bytes, now_ns: int | None = None) -> Observed | Problem | None:
@@ -71,9 +68,7 @@ def read_file(root: Ground, path: bytes, content: bytes) -> bytes | None:
     return data if data is not None and blake3(data).digest() == content else None
 
 
-def read_chunks(
-    root: Ground, path: bytes, wanted: Sequence[tuple[int, int, bytes]]
-) -> list[bytes | None]:
+def read_chunks(root: Ground, path: bytes, wanted: Sequence[Chunk]) -> list[bytes | None]:
     """Return the pieces (offset, size, BLAKE3 hash) of a file; None for each that differs."""
     try:
         with _Parents(root) as parents:
@@ -83,22 +78,13 @@ def read_chunks(
     if file is None:
         return [None] * len(wanted)
     try:
-        return [_read_chunk(file, *piece) for piece in wanted]
+        return [
+            bytes(piece[1]) if is_true(piece) else None
+            for at, run in runs((chunk[0], chunk) for chunk in wanted)
+            for piece in pieces_at(file, at, run)
+        ]
     finally:
         os.close(file)
-
-
-def _read_chunk(file: int, offset: int, size: int, content: bytes) -> bytes | None:
-    try:
-        data = os.pread(file, size, offset)
-        while 0 < len(data) < size:
-            more = os.pread(file, size - len(data), offset + len(data))
-            if not more:
-                return None
-            data += more
-    except OSError:
-        return None
-    return data if blake3(data).digest() == content else None
 
 
 def racy(seen: Signature, now_ns: int, grain_ns: int) -> bool:
@@ -183,7 +169,7 @@ def _observe(parents: _Parents, path: bytes, now_ns: int | None) -> Observed | P
             return _observe_link(parents, path, now_ns)
         if stat.S_ISDIR(found.st_mode):
             return Observed(Kind.DIRECTORY, b"", 0, b"", False, 0, signature_of(found))
-    except _ChangingError:
+    except ChangingError:
         return Problem(path, Reason.CHANGING)
     except FileNotFoundError:
         return None
@@ -200,7 +186,7 @@ def _observe_link(parents: _Parents, path: bytes, now_ns: int | None) -> Observe
     before = signature_of(os.stat(name, dir_fd=directory, follow_symlinks=False))
     target = os.readlink(name, dir_fd=directory)
     if signature_of(os.stat(name, dir_fd=directory, follow_symlinks=False)) != before:
-        raise _ChangingError
+        raise ChangingError
     trusted = None if racy(before, now_ns, parents.grain_ns) else before
     return Observed(Kind.LINK, blake3(target).digest(), 0, target, False, 0, trusted)
 
@@ -210,7 +196,7 @@ def _observe_file(
 ) -> Observed | Problem | None:
     file = _open_regular(*parents.place(path))
     if file is None:
-        raise _ChangingError  # it was one a moment ago
+        raise ChangingError  # it was one a moment ago
     try:
         now_ns = _settle(file, parents.grain_ns) if now_ns is None else now_ns
         before = os.fstat(file)
@@ -218,13 +204,13 @@ def _observe_file(
         if size > LARGEST_FILE:
             return Problem(path, Reason.TOO_LARGE)
         if size > limits.SMALL_FILE:
-            done, content, manifest = _hash_large(file, before)
+            done, content, manifest = read_large(file, before)
         else:
             data = _read(file, size + 1)
             done, content, manifest = len(data), blake3(data).digest(), None
         seen = signature_of(before)
         if signature_of(os.fstat(file)) != seen:
-            raise _ChangingError
+            raise ChangingError
     finally:
         os.close(file)
     if done != size:
@@ -264,7 +250,7 @@ def _settle(file: int, grain_ns: int) -> int:
         return now_ns
     time.sleep((2 * grain_ns) / 1e9)
     if signature_of(os.fstat(file)) != signature_of(before):
-        raise _ChangingError
+        raise ChangingError
     return syscalls.now_ns()
 
 
@@ -274,39 +260,3 @@ def _read(file: int, size: int) -> bytes:
     while len(data) < size and (more := os.read(file, size - len(data))):
         data += more
     return data
-
-
-def _hash_large(file: int, before: os.stat_result) -> tuple[int, bytes, Manifest]:
-    """Read a file once; return the bytes read, their hash, and the chunks they are cut into."""
-    whole = blake3(max_threads=blake3.AUTO)
-    chunker = Chunker(before.st_size)
-    hashes: list[bytes] = []
-    sizes: list[int] = []
-    buffer = memoryview(bytearray(min(_BUFFER, before.st_size + 1)))
-    done = held = 0  # bytes read so far; of them, at the front of the buffer, not yet cut
-    last = False
-    while not last:
-        held, fresh = _fill(file, buffer, held)
-        last = held < len(buffer)
-        whole.update(buffer[held - fresh : held])
-        done += fresh
-        if done > before.st_size:
-            raise _ChangingError
-        begin = 0
-        for size in chunker.cut(buffer[:held], last):
-            hashes.append(blake3(buffer[begin : begin + size]).digest())
-            sizes.append(size)
-            begin += size
-        buffer[: held - begin] = buffer[begin:held]
-        held -= begin
-        if signature_of(os.fstat(file)) != signature_of(before):
-            raise _ChangingError
-    return done, whole.digest(), Manifest(b"".join(hashes), sizes)
-
-
-def _fill(file: int, buffer: memoryview, held: int) -> tuple[int, int]:
-    """Read until the buffer is full or the file ends; return (bytes in it, new ones)."""
-    start = held
-    while held < len(buffer) and (count := os.readv(file, [buffer[held:]])):
-        held += count
-    return held, held - start

@@ -1,7 +1,8 @@
 """A large file assembled chunk by chunk in staging, over any number of starts.
 
 Nothing on the disk is believed because it was written once: after a start every chunk is
-hashed again where it lies (`lacks`), and the whole file before it is used (`finish`). The file
+hashed again where it lies (`lacks`), and the whole file before it is used (`finish`): what this
+very process verified and wrote, or read, is hashed on the way, the rest where it lies. The file
 grows only by verified chunks, and chunks of zeros stay holes, so a peer cannot make it take
 space by announcing a size (faults T23, H10).
 """
@@ -13,7 +14,9 @@ import errno
 import fcntl
 import os
 import threading
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import Final
 
 from blake3 import blake3
 
@@ -22,10 +25,12 @@ from p2psync.core.problem import Problem
 from p2psync.errors import IntegrityError
 from p2psync.fs import syscalls
 from p2psync.fs.ground import problem_of
-from p2psync.fs.staging import LOST, PART, ZEROS, Prepared, Staging, content_of, new_name
+from p2psync.fs.pieces import Chunk, Piece, is_true, is_zeros, joined, pieces_at, read, runs
+from p2psync.fs.running import RunningHash
+from p2psync.fs.staging import LOST, PART, PIECE, Prepared, Staging, new_name
+from p2psync.protocol import limits
 
-Chunk = tuple[int, int, bytes]
-"""Offset and size in bytes, BLAKE3-256 of the bytes."""
+_UNCACHED: Final = 64 * limits.MIB  # a file from this size on does not stay in the page cache
 
 
 class Partial:
@@ -42,6 +47,7 @@ class Partial:
         self._file: int | None = None
         self._closed = False
         self._using = threading.RLock()  # no writer's descriptor is closed under it
+        self._running = RunningHash()
         self._zeros: dict[int, bytes] = {}
         self.content = content
         self.size = size
@@ -55,7 +61,11 @@ class Partial:
         Raises:
             OSError: the disk cannot be read.
         """
-        return [chunk for chunk in chunks if not self._has(chunk)]
+        if self._file is not None:
+            return [chunk for chunk in chunks if not self._has(chunk)]
+        listed = list(chunks)  # a chunk of zeros repeats; to hash as many for each takes 0.3 s
+        count = Counter(chunk[2] for chunk in listed)
+        return [chunk for chunk in listed if count[chunk[2]] == 1 or not self._has(chunk)]
 
     def check_room(self, chunks: Iterable[Chunk]) -> None:
         """Raise OSError if the disk cannot hold these chunks too.
@@ -68,22 +78,19 @@ class Partial:
         if wanted > disk.f_bavail * disk.f_frsize:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    def write(self, chunk: Chunk, data: bytes) -> None:
-        """Write one chunk.
+    def write(self, pieces: Sequence[Piece]) -> None:
+        """Write some chunks; cheapest when neighbours follow each other.
 
         Raises:
-            IntegrityError: the data is not the chunk's, or the chunk not this file's.
-            OSError: the disk does not take it.
+            IntegrityError: a chunk's bytes are others, or it is not this file's: none of the
+                pieces has been written.
+            OSError: the disk does not take them.
         """
-        offset, size, wanted = chunk
-        if len(data) != size or blake3(data).digest() != wanted:
+        if not all(is_true(piece) for piece in pieces):
             raise IntegrityError("the bytes of a chunk are not those that were announced")
-        if offset < 0 or offset + size > self.size:
+        if any(offset < 0 or offset + size > self.size for (offset, size, _), _ in pieces):
             raise IntegrityError("a chunk lies outside its file")
-        with self._using:
-            file = self._opened()
-            if not (_is_zeros(data) and self._is_hole(file, offset, size)):
-                syscalls.write(file, data, offset)
+        self._store(pieces)
 
     def take_from(
         self, source: bytes, chunks: Iterable[tuple[int, Chunk]], *, history: bool = False
@@ -92,7 +99,8 @@ class Partial:
 
         Args:
             source: a path of the folder, or a name in the history.
-            chunks: where in the source each chunk begins, in bytes, and the chunk.
+            chunks: where in the source each chunk begins, in bytes, and the chunk; cheapest
+                when neighbours follow each other.
             history: the source is a name in the history.
 
         Returns:
@@ -103,19 +111,36 @@ class Partial:
             OSError: the disk does not take what was read.
         """
         taken: set[int] = set()
+        once = self.size >= _UNCACHED
         try:
             file = self._source(source, history=history)
         except OSError:
             return taken
         try:
-            for at, chunk in chunks:
-                data = _read_if_possible(file, at, chunk[1])
-                with contextlib.suppress(IntegrityError):
-                    self.write(chunk, data)
-                    taken.add(chunk[0])
+            for at, run in runs(chunks):
+                pieces = [
+                    piece for piece in pieces_at(file, at, run, once=once) if is_true(piece)
+                ]
+                self._store(pieces)
+                taken.update(chunk[0] for chunk, _ in pieces)
         finally:
             os.close(file)
         return taken
+
+    def settle(self) -> None:
+        """Do beforehand what `finish` would take long for: read the rest, wait for the disk.
+
+        Raises:
+            OSError: the disk does not keep what was written, and all of it is removed.
+        """
+        with self._using:
+            file = self._opened()
+            self._hash(file)
+            try:
+                syscalls.fsync(file)
+            except OSError:  # said once; the kernel then calls the lost bytes written (I13)
+                self.remove()
+                raise
 
     def read_at(self, offset: int, size: int) -> bytes:
         """Return bytes of what is there; fewer at the end, zeros where nothing is yet."""
@@ -130,8 +155,7 @@ class Partial:
         """
         try:
             file = self._opened()
-            syscalls.hold_size(file, self.size)
-            if content_of(file) != self.content:
+            if self._hash(file) != self.content:
                 self.remove()
                 raise IntegrityError("a file is not what was announced, though its chunks are")
             prepared = self._staging.finish_file(file, self._name, place)
@@ -158,6 +182,27 @@ class Partial:
             syscalls.unlink(self._staging.staging, self._name)
 
     # ------------------------------------------------------------------ below the surface
+
+    def _store(self, pieces: Sequence[Piece]) -> None:
+        """Write chunks that are true; those of zeros stay holes."""
+        put = syscalls.write_uncached if self.size >= _UNCACHED else syscalls.write
+        with self._using:
+            file = self._opened()
+            solid = [
+                (chunk, data)
+                for chunk, data in pieces
+                if not (is_zeros(data) and self._is_hole(file, chunk[0], chunk[1]))
+            ]
+            for offset, together in joined(solid):
+                put(file, together, offset)
+        for (offset, _, _), data in pieces:
+            self._running.add(offset, data)
+
+    def _hash(self, file: int) -> bytes:
+        syscalls.hold_size(file, self.size)
+        if self.size >= _UNCACHED:
+            return self._running.digest(lambda at: syscalls.read_uncached(file, PIECE, at))
+        return self._running.digest(lambda at: os.pread(file, PIECE, at))
 
     def _opened(self) -> int:
         if self._epoch != self._staging.epoch:
@@ -192,9 +237,15 @@ class Partial:
         if self._file is None or self._is_hole(self._file, offset, size):
             if size not in self._zeros:
                 self._zeros[size] = blake3(bytes(size)).digest()
-            return self._zeros[size] == wanted
-        data = _read(self._file, offset, size)
-        return blake3(data.ljust(size, b"\0")).digest() == wanted
+            if self._zeros[size] != wanted:
+                return False
+            data = bytes(size)
+        else:
+            data = read(self._file, offset, size).ljust(size, b"\0")
+            if not is_true((chunk, data)):
+                return False
+        self._running.add(offset, data)
+        return True
 
     def _is_hole(self, file: int, offset: int, size: int) -> bool:
         """Say whether nothing was ever written to this part; it reads as zeros then."""
@@ -206,26 +257,3 @@ class Partial:
             if error.errno == errno.EINVAL:  # a filesystem that does not say
                 return False
             raise
-
-
-def _read(file: int, offset: int, size: int) -> bytes:
-    """Read `size` bytes, fewer only at the end of the file. Raises OSError."""
-    parts: list[bytes] = []
-    while size and (part := os.pread(file, size, offset)):
-        parts.append(part)
-        offset, size = offset + len(part), size - len(part)
-    return b"".join(parts)
-
-
-def _read_if_possible(file: int, offset: int, size: int) -> bytes:
-    try:
-        return _read(file, offset, size)
-    except OSError:  # a bad sector, or a directory: as good as other bytes
-        return b""
-
-
-def _is_zeros(data: bytes) -> bool:
-    return all(
-        data[at : at + len(ZEROS)] == ZEROS[: len(data) - at]
-        for at in range(0, len(data), len(ZEROS))
-    )

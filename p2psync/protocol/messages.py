@@ -26,6 +26,7 @@ _Name = Annotated[str, Meta(max_length=limits.NAME_TEXT)]
 _Reason = Annotated[str, Meta(max_length=limits.REASON_TEXT)]
 _Contents = Annotated[list[_Bytes32], Meta(max_length=limits.PACK_ITEMS)]
 _Size = Annotated[int, Meta(ge=0, le=limits.DATA_FRAME)]
+_Chunks = Annotated[int, Meta(ge=0, le=limits.CHUNKS_PER_MANIFEST)]
 _Offset = Annotated[int, Meta(ge=0, lt=limits.FILE_BYTES)]
 
 
@@ -212,22 +213,31 @@ class Files(Message, frozen=True, array_like=True, tag=31):
 
 
 class AskManifest(Message, frozen=True, array_like=True, tag=32):
-    """Ask for the chunks of one large file by its content."""
+    """Ask for the chunks of one large file by its content.
+
+    base: another content whose manifest the asker has; the answer may build on it.
+    """
 
     request: _Count
     folder: _Bytes16
     content: _Bytes32
+    base: _Bytes32 | None = None
 
 
 class Manifest(Message, frozen=True, array_like=True, tag=33):
     """A large file's chunks in order: BLAKE3-256 hashes, concatenated, and sizes.
 
     Empty for a content the sender cannot give now.
+    spans: if there are any, the chunks are only those that the base asked with lacks; each
+    span (n, first, m) says: the next n of them, then m chunks of the base from its first on.
     """
 
     request: _Count
     hashes: Annotated[bytes, Meta(max_length=32 * limits.CHUNKS_PER_MANIFEST)]
     sizes: Annotated[list[_Size], Meta(max_length=limits.CHUNKS_PER_MANIFEST)]
+    spans: Annotated[
+        list[tuple[_Chunks, _Chunks, _Chunks]], Meta(max_length=limits.CHUNKS_PER_MANIFEST)
+    ] = []
 
 
 class AskChunks(Message, frozen=True, array_like=True, tag=34):

@@ -121,6 +121,16 @@ class ContentsPart(FactsPart):
                 self._drop_chunks(number, hashes)
         return len(gone)
 
+    def unwanted(self, contents: Iterable[bytes]) -> list[bytes]:
+        """Return those contents that no needed path is to show."""
+        return [
+            content
+            for content in contents
+            if not self._db.all(
+                "SELECT 1 FROM needed WHERE content = ? LIMIT 1", (prefix(content),)
+            )
+        ]
+
     def _drop_chunks(self, number: int, hashes: bytes) -> None:
         self._db.many(
             "DELETE FROM chunks WHERE hash = ? AND manifest = ?",

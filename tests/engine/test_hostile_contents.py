@@ -65,7 +65,7 @@ class Giver(Villain):
         match ask:
             case AskManifest(request) if self.manifest is not None:
                 told = self.manifest
-                await self.say(Manifest(request, told.hashes, told.sizes))
+                await self.say(Manifest(request, told.hashes, told.sizes, told.spans))
             case AskChunks(request, _, _, wanted):
                 for message in self.chunks(request, wanted):
                     await self.say(message)
@@ -176,6 +176,8 @@ BAD_MANIFESTS = {
     "t21_sizes_that_do_not_add_up": Manifest(0, b"h" * 64, [1, 2]),
     "t23_one_chunk_for_all": Manifest(0, b"h" * 32, [SIZE]),
     "t21_a_chunk_of_nothing": Manifest(0, b"h" * 64, [0, SIZE]),
+    "t21_a_difference_from_nothing": Manifest(0, b"", [], [(0, 0, 3)]),
+    "t21_a_difference_of_nothing": Manifest(0, b"h" * 32, [SIZE], [(0, 0, 0)]),
 }
 
 

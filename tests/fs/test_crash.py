@@ -192,7 +192,7 @@ def test_l05_thousands_of_leftovers_are_cleaned(tmp_path: Path) -> None:
         folder.prepare(Link(b"text"))
         folder.prepare(DIRECTORY)
         chunk = (0, 3, place_of(b"abc").content)
-        folder.root.partial(b"\1" * 32, 9).write(chunk, b"abc")
+        folder.root.partial(b"\1" * 32, 9).write([(chunk, b"abc")])
         die()
 
     assert in_child(child) == signal.SIGKILL

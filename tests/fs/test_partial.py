@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 from collections.abc import Iterator
@@ -13,8 +14,10 @@ from blake3 import blake3
 from p2psync.core.index import Row
 from p2psync.core.problem import Problem
 from p2psync.errors import IntegrityError
+from p2psync.fs import partial as partial_module
 from p2psync.fs import syscalls
-from p2psync.fs.partial import Chunk, Partial
+from p2psync.fs.partial import Partial
+from p2psync.fs.pieces import Chunk
 from p2psync.fs.root import Done
 from tests.support.folder import Folder, die, in_child, place_of
 
@@ -49,7 +52,7 @@ def test_chunks_in_any_order_make_the_file(folder: Folder) -> None:
     chunks = cut(data)
     assert partial.lacks(chunks) == chunks
     for chunk in reversed(chunks):
-        partial.write(chunk, bytes_of(data, chunk))
+        partial.write([(chunk, bytes_of(data, chunk))])
     assert partial.lacks(chunks) == []
     assert partial.read_at(10, 20) == data[10:30]
     prepared = partial.finish(place_of(data))
@@ -73,9 +76,9 @@ def test_nothing_is_made_before_the_first_verified_chunk(folder: Folder) -> None
         (b"abc", (-1, 3, blake3(b"abc").digest())),
     ):
         with pytest.raises(IntegrityError):
-            partial.write(chunk, data)
+            partial.write([(chunk, data)])
     assert folder.staged() == []
-    partial.write((2**40, 3, blake3(b"abc").digest()), b"abc")
+    partial.write([((2**40, 3, blake3(b"abc").digest()), b"abc")])
     status = os.stat(folder.at(b".p2psync/staging/" + folder.staged()[0]))
     assert status.st_blocks * 512 < 2**20
     partial.remove()
@@ -92,7 +95,7 @@ def test_a_killed_transfer_goes_on_where_it_was(folder: Folder) -> None:
         def child(number: int = number) -> None:
             partial = opened(folder, data)
             for chunk in partial.lacks(chunks)[: number and 1]:
-                partial.write(chunk, bytes_of(data, chunk))
+                partial.write([(chunk, bytes_of(data, chunk))])
             die()
 
         assert in_child(child) == signal.SIGKILL
@@ -112,7 +115,7 @@ def test_b15_bytes_that_rotted_in_staging_are_lacking(folder: Folder) -> None:
     chunks = cut(data)
     partial = opened(folder, data)
     for chunk in chunks:
-        partial.write(chunk, bytes_of(data, chunk))
+        partial.write([(chunk, bytes_of(data, chunk))])
     partial.close()
     with open(folder.at(b".p2psync/staging/" + folder.staged()[0]), "r+b") as file:
         file.seek(SIZE + 5)
@@ -133,7 +136,7 @@ def test_h10_zeros_stay_holes(folder: Folder) -> None:
     (lacking,) = partial.lacks(chunks)
     assert lacking[0] == 8 * SIZE
     for chunk in chunks:
-        partial.write(chunk, bytes_of(data, chunk))
+        partial.write([(chunk, bytes_of(data, chunk))])
     prepared = partial.finish(place_of(data))
     assert not isinstance(prepared, Problem)
     folder.root.put(prepared, b"x", None)
@@ -146,9 +149,9 @@ def test_zeros_replace_wrong_bytes(folder: Folder) -> None:
     data = bytes(SIZE) + os.urandom(SIZE)
     partial = opened(folder, data)
     junk = os.urandom(SIZE)
-    partial.write((0, SIZE, blake3(junk).digest()), junk)
+    partial.write([((0, SIZE, blake3(junk).digest()), junk)])
     for chunk in partial.lacks(cut(data)):
-        partial.write(chunk, bytes_of(data, chunk))
+        partial.write([(chunk, bytes_of(data, chunk))])
     assert not isinstance(partial.finish(place_of(data)), Problem)
 
 
@@ -157,7 +160,7 @@ def test_r06_odd_sizes(folder: Folder, data: bytes) -> None:
     """Nothing, one byte, nothing but zeros."""
     partial = opened(folder, data)
     for chunk in partial.lacks(cut(data)):
-        partial.write(chunk, bytes_of(data, chunk))
+        partial.write([(chunk, bytes_of(data, chunk))])
     prepared = partial.finish(place_of(data))
     assert not isinstance(prepared, Problem)
     folder.root.put(prepared, b"x", None)
@@ -187,9 +190,9 @@ def test_one_content_is_assembled_once_at_a_time(folder: Folder) -> None:
     data = os.urandom(SIZE)
     one = opened(folder, data)
     two = opened(folder, data)
-    one.write(cut(data)[0], data)
+    one.write([(cut(data)[0], data)])
     with pytest.raises(OSError, match="exists"):
-        two.write(cut(data)[0], data)
+        two.write([(cut(data)[0], data)])
     with pytest.raises(BlockingIOError):
         opened(folder, data)
     one.close()
@@ -203,7 +206,7 @@ def test_i05_a_full_disk_keeps_what_was_assembled(
     data = os.urandom(2 * SIZE)
     chunks = cut(data)
     partial = opened(folder, data)
-    partial.write(chunks[0], data[:SIZE])
+    partial.write([(chunks[0], data[:SIZE])])
 
     def full(*args: object) -> None:
         raise OSError(28, os.strerror(28))
@@ -211,7 +214,7 @@ def test_i05_a_full_disk_keeps_what_was_assembled(
     with monkeypatch.context() as patch:
         patch.setattr(syscalls, "write", full)
         with pytest.raises(OSError, match="No space"):
-            partial.write(chunks[1], data[SIZE:])
+            partial.write([(chunks[1], data[SIZE:])])
         patch.setattr(syscalls, "hold_size", full)
         assert isinstance(partial.finish(place_of(data)), Problem)
     partial.close()
@@ -235,10 +238,85 @@ def test_a_late_write_reaches_no_descriptor_of_somebody_else(folder: Folder) -> 
     data = b"x" * 1000
     content = blake3(data).digest()
     partial = folder.root.partial(content, 2000)
-    partial.write((0, 1000, content), data)
+    partial.write([((0, 1000, content), data)])
     partial.close()
     with pytest.raises(OSError, match="Bad file descriptor"):
-        partial.write((1000, 1000, content), data)
+        partial.write([((1000, 1000, content), data)])
     partial.close()
 
     assert folder.root.partial(content, 2000).lacks([(0, 1000, content)]) == []
+
+
+@pytest.mark.parametrize("flag", ["taken", "refused"])
+def test_a_huge_file_is_written_around_the_page_cache(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch, flag: str
+) -> None:
+    """At whatever offsets its chunks lie, also where the kernel knows no such writes."""
+    monkeypatch.setattr(partial_module, "_UNCACHED", 0)
+    if flag == "refused":
+        real = os.pwritev
+
+        def refusing(file: int, data: list[bytes], offset: int, flags: int = 0) -> int:
+            if flags:
+                raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+            return real(file, data, offset)
+
+        monkeypatch.setattr(os, "pwritev", refusing)
+    data = os.urandom(7 * 5_000)
+    partial = opened(folder, data)
+    chunks = cut(data, 5_000)
+    partial.write([(chunk, bytes_of(data, chunk)) for chunk in chunks[4:]])
+    for chunk in chunks[:4]:
+        partial.write([(chunk, bytes_of(data, chunk))])
+    prepared = partial.finish(place_of(data))
+    assert not isinstance(prepared, Problem)
+    folder.root.put(prepared, b"x", None)
+    assert folder.shows(b"x") == data
+
+
+def test_i13_what_the_disk_lost_is_not_kept(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel says once that bytes were lost: they are fetched again, not believed."""
+    data = os.urandom(SIZE)
+    partial = opened(folder, data)
+    partial.write([(cut(data)[0], data)])
+
+    def lost(file: int) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(syscalls, "fsync", lost)
+        with pytest.raises(OSError, match="Input/output"):
+            partial.settle()
+    assert folder.staged() == []
+    again = opened(folder, data)
+    assert again.lacks(cut(data)) == cut(data)
+    again.write([(cut(data)[0], data)])
+    again.settle()
+    assert not isinstance(again.finish(place_of(data)), Problem)
+
+
+def test_what_was_verified_and_written_is_not_read_again(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The whole is hashed on the way; what an earlier start left is read, once."""
+    data = os.urandom(4 * SIZE)
+    chunks = cut(data)
+    earlier = opened(folder, data)
+    earlier.write([(chunks[1], bytes_of(data, chunks[1]))])
+    earlier.close()
+    partial = opened(folder, data)
+    reads: list[int] = []
+    real = os.pread
+
+    def noting(file: int, size: int, offset: int) -> bytes:
+        found = real(file, size, offset)
+        reads.extend([offset] if found else [])
+        return found
+
+    monkeypatch.setattr(os, "pread", noting)
+    for chunk in partial.lacks(chunks):
+        partial.write([(chunk, bytes_of(data, chunk))])
+    assert not isinstance(partial.finish(place_of(data)), Problem)
+    assert reads == [SIZE]

@@ -111,9 +111,9 @@ def test_l12_chunks_survive_a_power_cut_only_when_they_are_right(tmp_path: Path)
 
     def act(folder: Folder) -> None:
         partial = folder.root.partial(place.content, len(data))
-        partial.write(chunks[0], data[:half])
+        partial.write([(chunks[0], data[:half])])
         folder.root.sync()
-        partial.write(chunks[1], data[half:])
+        partial.write([(chunks[1], data[half:])])
         partial.close()
 
     def check(folder: Folder) -> None:
@@ -121,7 +121,7 @@ def test_l12_chunks_survive_a_power_cut_only_when_they_are_right(tmp_path: Path)
         lacking = partial.lacks(chunks)
         assert chunks[0] not in lacking
         for offset, size, content in lacking:
-            partial.write((offset, size, content), data[offset : offset + size])
+            partial.write([((offset, size, content), data[offset : offset + size])])
         prepared = partial.finish(place)
         assert not isinstance(prepared, Problem)
         put = folder.root.put(prepared, b"x", None)

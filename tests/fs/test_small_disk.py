@@ -37,14 +37,14 @@ def test_i05_a_full_disk(tmp_path: Path) -> None:
         chunk: Chunk = (0, len(data), place.content)
         partial = folder.root.partial(place.content, len(data))
         with pytest.raises(OSError, match="No space"):
-            partial.write(chunk, data)
+            partial.write([(chunk, data)])
         partial.close()
         assert folder.shows(b"x") == b"old"
         assert isinstance(folder.root.remove(b"filler", filler), Done)
         assert folder.root.prune_history(2**62)
         partial = folder.root.partial(place.content, len(data))
         assert partial.lacks([chunk]) == [chunk]
-        partial.write(chunk, data)
+        partial.write([(chunk, data)])
         prepared = partial.finish(place)
         assert not isinstance(prepared, Problem)
         folder.root.sync()

@@ -291,7 +291,7 @@ def test_i13_after_a_failed_sync_nothing_staged_before_is_used(
     place = place_of(b"new")
     prepared = folder.prepare(b"new")
     partial = folder.root.partial(place.content, 3)
-    partial.write((0, 3, place.content), b"new")
+    partial.write([((0, 3, place.content), b"new")])
     with monkeypatch.context() as patch:
         patch.setattr(syscalls, "fsync", fail(5))
         patch.setattr(syscalls, "sync_filesystem", fail(5))
@@ -308,7 +308,7 @@ def test_i13_after_a_failed_sync_nothing_staged_before_is_used(
     assert outcome.reason is Reason.IO_ERROR
     assert isinstance(partial.finish(place), Problem)
     with pytest.raises(OSError, match="the disk lost"):
-        partial.write((0, 3, place.content), b"new")
+        partial.write([((0, 3, place.content), b"new")])
     partial.close()
     folder.root.discard(prepared)
     assert folder.staged() == []

@@ -62,8 +62,8 @@ EXAMPLES: tuple[Message, ...] = (
     Detach(FOLDER),
     AskFiles(1, FOLDER, [CONTENT]),
     Files(1, [(CONTENT, b"bytes")], [CONTENT], True),
-    AskManifest(2, FOLDER, CONTENT),
-    Manifest(2, CONTENT, [5]),
+    AskManifest(2, FOLDER, CONTENT, DEVICE),
+    Manifest(2, CONTENT, [5], [(0, 0, 3), (1, 7, 2)]),
     AskChunks(3, FOLDER, CONTENT, [(0, 5, CONTENT)]),
     Chunks(3, [(0, b"bytes")], [5], False),
 )
@@ -96,6 +96,15 @@ def test_fields_of_a_newer_version_are_ignored(kind: type[Message]) -> None:
     plain = msgspec.msgpack.decode(encode(message), strict=False)
     extended = msgspec.msgpack.encode([*plain, {"new": [1]}, None])
     assert decode(extended) == message
+
+
+@pytest.mark.parametrize(
+    "message", [AskManifest(2, FOLDER, CONTENT), Manifest(2, CONTENT, [5])], ids=repr
+)
+def test_manifests_as_before_there_were_bases(message: Message) -> None:
+    """An older peer's shorter forms ask for, and are, whole manifests."""
+    golden = json.loads(GOLDEN.read_text())
+    assert decode(bytes.fromhex(golden[f"{type(message).__name__}, whole"])) == message
 
 
 def test_ids_travel_as_the_bytes_they_are() -> None:
