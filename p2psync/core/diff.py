@@ -18,7 +18,8 @@ from p2psync.core.index import Row, Signature
 class Diff(NamedTuple):
     """Names of the children of one directory.
 
-    changed: to be observed (new, different, or not to be trusted). missing: have a row and
+    changed: to be observed (new, different, or not to be trusted). sizes: theirs, in bytes.
+    missing: have a row and
     were not listed. replaced: those of changed that have a row as a directory and are none
     now, so whatever has a row below them is missing too. same: how many need no look.
     """
@@ -27,6 +28,7 @@ class Diff(NamedTuple):
     missing: list[bytes]
     replaced: list[bytes]
     same: int
+    sizes: list[int]
 
 
 def same(seen: Signature, row: Row) -> bool:
@@ -44,18 +46,21 @@ def diff(listed: Iterable[tuple[bytes, Signature]], rows: Mapping[bytes, Row]) -
     changed: list[bytes] = []
     replaced: list[bytes] = []
     known: set[bytes] = set()
+    sizes: list[int] = []
     equal = 0
     for name, seen in listed:
         row = rows.get(name)
         if row is None:
             changed.append(name)
+            sizes.append(seen.size)
             continue
         known.add(name)
         if same(seen, row):
             equal += 1
             continue
         changed.append(name)
+        sizes.append(seen.size)
         if row.place.kind is Kind.DIRECTORY and not stat.S_ISDIR(seen.mode):
             replaced.append(name)
     missing = [name for name in rows if name not in known]
-    return Diff(changed, missing, replaced, equal)
+    return Diff(changed, missing, replaced, equal, sizes)

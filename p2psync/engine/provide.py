@@ -16,7 +16,7 @@ from p2psync.core.observed import Observed
 from p2psync.engine.pace import Pace
 from p2psync.engine.worker import Worker
 from p2psync.errors import RemoteProtocolError
-from p2psync.fs.hashing import observe, read_chunks, read_file
+from p2psync.fs.hashing import Parents, observe, read_chunks, read_file
 from p2psync.fs.pieces import Chunk
 from p2psync.fs.root import Root
 from p2psync.protocol import limits
@@ -57,9 +57,12 @@ class Provider:
         places = await self.worker(self._places, contents)
         waiting = iter(contents)
         while True:
-            answer = await asyncio.to_thread(
-                self._read, ask.request, waiting, places, pace.answer_bytes
-            )
+            try:
+                answer = await asyncio.to_thread(
+                    self._read, ask.request, waiting, places, pace.answer_bytes
+                )
+            except OSError:  # the root was closed
+                answer = Files(ask.request, [], list(waiting), True)
             yield answer
             if answer.last:
                 return
@@ -81,20 +84,21 @@ class Provider:
         files: list[tuple[bytes, bytes]] = []
         gone: list[bytes] = []
         size = 0
-        for content in contents:
-            data = self._read_one(content, places[content])
-            if data is None:
-                gone.append(content)
-                continue
-            files.append((content, data))
-            size += len(data)
-            if size >= enough:
-                return Files(request, files, gone, False)
+        with self.root.in_use(), Parents(self.root) as parents:
+            for content in contents:
+                data = self._read_one(parents, content, places[content])
+                if data is None:
+                    gone.append(content)
+                    continue
+                files.append((content, data))
+                size += len(data)
+                if size >= enough:
+                    return Files(request, files, gone, False)
         return Files(request, files, gone, True)
 
-    def _read_one(self, content: bytes, where: list[bytes]) -> bytes | None:
+    def _read_one(self, parents: Parents, content: bytes, where: list[bytes]) -> bytes | None:
         for path in where:
-            data = read_file(self.root, path, content)
+            data = read_file(parents, path, content)
             if data is not None:
                 return data
             self.doubted.add(path)

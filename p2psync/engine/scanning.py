@@ -9,7 +9,7 @@ to (`Found.ahead`) has no unit that takes long.
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import groupby, islice
@@ -157,6 +157,7 @@ class Scanner:
 
     def _units(self, parts: Iterator[DirectoryScan]) -> Iterator[Found]:
         pending: list[bytes] = []
+        sizes: list[int] = []
         missing: list[bytes] = []
         problems: dict[bytes, Problem | None] = {}
         passed = 0
@@ -167,37 +168,27 @@ class Scanner:
                 yield Found()
             problems.update({problem.path: problem for problem in part.problems})
             pending += part.changed
+            sizes += part.sizes
             for path in part.missing:
                 missing.append(path)
                 missing += self._index.rows_below(path)
             for path in part.replaced:  # a directory that is a file or a link now
                 missing += self._index.rows_below(path)
             while len(pending) >= UNIT_PATHS:
-                unit = self._portion(pending)
-                yield from self._announced(unit)
-                yield self._take_in(unit, (), problems)
-                pending, problems = pending[len(unit) :], {}
-        while len(unit := self._portion(pending)) < len(pending):
-            yield from self._announced(unit)
-            yield self._take_in(unit, (), problems)
-            pending, problems = pending[len(unit) :], {}
+                count = portion(sizes)
+                yield from self._announced(pending[:count])
+                yield self._take_in(pending[:count], (), problems)
+                pending, sizes, problems = pending[count:], sizes[count:], {}
+        while (count := portion(sizes)) < len(pending):
+            yield from self._announced(pending[:count])
+            yield self._take_in(pending[:count], (), problems)
+            pending, sizes, problems = pending[count:], sizes[count:], {}
         # children first: a directory never seems to be gone while it holds something
         missing = sorted(set(missing), reverse=True)
         yield from self._announced(pending)
         yield self._take_in(pending, missing[:UNIT_PATHS], problems)
         for i in range(UNIT_PATHS, len(missing), UNIT_PATHS):
             yield self._take_in([], missing[i : i + UNIT_PATHS], {})
-
-    def _portion(self, pending: list[bytes]) -> list[bytes]:
-        """Return as many of the first paths as make one unit of hashing."""
-        total = 0
-        for count, path in enumerate(pending[:UNIT_PATHS]):
-            with suppress(OSError):
-                seen = self._root.look(path)
-                total += seen.size if seen else 0
-            if total > UNIT_BYTES:
-                return pending[: count + 1]
-        return pending[:UNIT_PATHS]
 
     def _announced(self, unit: list[bytes]) -> Iterator[Found]:
         """Say which file makes a unit large, if one does: it is the last of it."""
@@ -286,6 +277,16 @@ class Scanner:
             if manifests:
                 self._index.put_manifests(manifests)
         return told_something(changes)
+
+
+def portion(sizes: Sequence[int]) -> int:
+    """Return how many of the first files, of these sizes in bytes, make one unit of hashing."""
+    total = 0
+    for count, size in enumerate(sizes[:UNIT_PATHS], start=1):
+        total += size
+        if total > UNIT_BYTES:
+            return count
+    return min(len(sizes), UNIT_PATHS)
 
 
 def _noting(

@@ -33,6 +33,7 @@ from p2psync.protocol import limits
 
 _WORTH_WAITING: Final = 16 * limits.MIB  # hashing this takes longer than a timestamp's grain
 _LONGEST_WAIT_NS: Final = 50_000_000
+_READING: Final = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
 
 
 def observe(root: Ground, path: bytes, now_ns: int | None = None) -> Observed | Problem | None:
@@ -46,7 +47,7 @@ def observe(root: Ground, path: bytes, now_ns: int | None = None) -> Observed | 
     Returns:
         None when nothing stands there; a Problem when it cannot be synced now.
     """
-    with _Parents(root) as parents:
+    with Parents(root) as parents:
         return _observe(parents, path, now_ns)
 
 
@@ -54,29 +55,39 @@ def observe_many(
     root: Ground, paths: Iterable[bytes]
 ) -> list[tuple[bytes, Observed | Problem | None]]:
     """Look at many paths, in order; cheapest when paths of one directory come together."""
-    with _Parents(root) as parents:
+    with Parents(root) as parents:
         return [(path, _observe(parents, path, None)) for path in paths]
 
 
-def read_file(root: Ground, path: bytes, content: bytes) -> bytes | None:
-    """Return a small file's bytes if they hash to `content`; None if not, for any reason."""
+def read_file(parents: Parents, path: bytes, content: bytes) -> bytes | None:
+    """Return a small file's bytes if they hash to `content`; None if not, for any reason.
+
+    What hashes right is right, so nobody has to know whether it was written to meanwhile.
+    """
     try:
-        with _Parents(root) as parents:
-            data = read_whole(*parents.place(path), limits.SMALL_FILE + 1)
+        opened = _open_regular(*parents.place(path))
+        if opened is None:
+            return None
+        file, status = opened
+        try:
+            data = _read(file, min(status.st_size, limits.SMALL_FILE) + 1)
+        finally:
+            os.close(file)
     except OSError:
         return None
-    return data if data is not None and blake3(data).digest() == content else None
+    return data if blake3(data).digest() == content else None
 
 
 def read_chunks(root: Ground, path: bytes, wanted: Sequence[Chunk]) -> list[bytes | None]:
     """Return the pieces (offset, size, BLAKE3 hash) of a file; None for each that differs."""
     try:
-        with _Parents(root) as parents:
-            file = _open_regular(*parents.place(path))
+        with Parents(root) as parents:
+            opened = _open_regular(*parents.place(path))
     except OSError:
-        file = None
-    if file is None:
+        opened = None
+    if opened is None:
         return [None] * len(wanted)
+    file, _ = opened
     try:
         return [
             bytes(piece[1]) if is_true(piece) else None
@@ -94,7 +105,7 @@ def racy(seen: Signature, now_ns: int, grain_ns: int) -> bool:
     the same timestamps as one afterwards. Times far ahead of the clock (set by `touch`, or the
     clock went back) are not racy: a write now would set others.
     """
-    return any(abs(now_ns - time_ns) <= grain_ns for time_ns in (seen.mtime_ns, seen.ctime_ns))
+    return abs(now_ns - seen.mtime_ns) <= grain_ns or abs(now_ns - seen.ctime_ns) <= grain_ns
 
 
 def read_whole(directory: int, name: bytes, limit: int) -> bytes | None:
@@ -106,18 +117,18 @@ def read_whole(directory: int, name: bytes, limit: int) -> bytes | None:
     Raises:
         OSError: it cannot be read.
     """
-    file = _open_regular(directory, name)
-    if file is None:
+    opened = _open_regular(directory, name)
+    if opened is None:
         return None
+    file, status = opened
     try:
-        before = signature_of(os.fstat(file))
         data = _read(file, limit)
-        return data if signature_of(os.fstat(file)) == before else None
+        return data if signature_of(os.fstat(file)) == signature_of(status) else None
     finally:
         os.close(file)
 
 
-class _Parents:
+class Parents:
     """Opens the directories that paths stand in, keeping the last one open."""
 
     def __init__(self, root: Ground) -> None:
@@ -154,7 +165,7 @@ class _Parents:
             self._directory = None
 
 
-def _observe(parents: _Parents, path: bytes, now_ns: int | None) -> Observed | Problem | None:
+def _observe(parents: Parents, path: bytes, now_ns: int | None) -> Observed | Problem | None:
     if not path:
         raise ValueError("the root itself is not observed")
     try:
@@ -180,7 +191,7 @@ def _observe(parents: _Parents, path: bytes, now_ns: int | None) -> Observed | P
     return Problem(path, Reason.SPECIAL)
 
 
-def _observe_link(parents: _Parents, path: bytes, now_ns: int | None) -> Observed:
+def _observe_link(parents: Parents, path: bytes, now_ns: int | None) -> Observed:
     now_ns = syscalls.now_ns() if now_ns is None else now_ns
     directory, name = parents.place(path)
     before = signature_of(os.stat(name, dir_fd=directory, follow_symlinks=False))
@@ -192,14 +203,16 @@ def _observe_link(parents: _Parents, path: bytes, now_ns: int | None) -> Observe
 
 
 def _observe_file(
-    parents: _Parents, path: bytes, now_ns: int | None
+    parents: Parents, path: bytes, now_ns: int | None
 ) -> Observed | Problem | None:
-    file = _open_regular(*parents.place(path))
-    if file is None:
+    began_ns = syscalls.now_ns() if now_ns is None else now_ns
+    opened = _open_regular(*parents.place(path))
+    if opened is None:
         raise ChangingError  # it was one a moment ago
+    file, before = opened
     try:
-        now_ns = _settle(file, parents.grain_ns) if now_ns is None else now_ns
-        before = os.fstat(file)
+        if now_ns is None and before.st_size >= _WORTH_WAITING:
+            began_ns, before = _settle(file, parents.grain_ns)
         size = before.st_size
         if size > LARGEST_FILE:
             return Problem(path, Reason.TOO_LARGE)
@@ -222,23 +235,23 @@ def _observe_file(
         b"",
         bool(before.st_mode & stat.S_IXUSR),
         max(-limits.MTIME_NS, min(limits.MTIME_NS, before.st_mtime_ns)),
-        None if racy(seen, now_ns, parents.grain_ns) else seen,
+        None if racy(seen, began_ns, parents.grain_ns) else seen,
         manifest,
     )
 
 
-def _open_regular(directory: int, name: bytes) -> int | None:
-    """Open a file for reading; None if it is no regular file. Raises OSError."""
-    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
-    file = os.open(name, flags, dir_fd=directory)
-    if stat.S_ISREG(os.fstat(file).st_mode):
-        return file
+def _open_regular(directory: int, name: bytes) -> tuple[int, os.stat_result] | None:
+    """Open a file for reading and look at it; None if it is no regular file. Raises OSError."""
+    file = os.open(name, _READING, dir_fd=directory)
+    status = os.fstat(file)
+    if stat.S_ISREG(status.st_mode):
+        return file, status
     os.close(file)
     return None
 
 
-def _settle(file: int, grain_ns: int) -> int:
-    """Return the time from which on the file is read, in ns.
+def _settle(file: int, grain_ns: int) -> tuple[int, os.stat_result]:
+    """Return the time from which on the file is read, in ns, and a look at it then.
 
     A large file that was written just now is given a moment: then its signature can be
     trusted and it is not read twice, or it shows that the writer has not finished.
@@ -246,17 +259,21 @@ def _settle(file: int, grain_ns: int) -> int:
     now_ns = syscalls.now_ns()
     before = os.fstat(file)
     recent = racy(signature_of(before), now_ns, grain_ns)
-    if not recent or before.st_size < _WORTH_WAITING or grain_ns > _LONGEST_WAIT_NS:
-        return now_ns
+    if not recent or grain_ns > _LONGEST_WAIT_NS:
+        return now_ns, before
     time.sleep((2 * grain_ns) / 1e9)
-    if signature_of(os.fstat(file)) != signature_of(before):
+    now_ns, after = syscalls.now_ns(), os.fstat(file)
+    if signature_of(after) != signature_of(before):
         raise ChangingError
-    return syscalls.now_ns()
+    return now_ns, after
 
 
 def _read(file: int, size: int) -> bytes:
-    """Read from where the file stands up to `size` bytes, less only at its end."""
+    """Read from where the file stands up to `size` bytes, less only at its end.
+
+    One byte less than asked for is taken for the end: callers ask for one more than there is.
+    """
     data = os.read(file, size)
-    while len(data) < size and (more := os.read(file, size - len(data))):
+    while len(data) < size - 1 and (more := os.read(file, size - len(data))):
         data += more
     return data

@@ -32,7 +32,7 @@ RULES_NAME: Final = b".p2psyncignore"
 class DirectoryScan:
     """What a look into one directory found; all paths are relative to the root.
 
-    changed: to be observed. missing: have a row and were not listed; only suspects until
+    changed: to be observed. sizes: theirs, in bytes. missing: have a row and were not listed; only suspects until
     `confirm_missing` has looked again, and what has rows below them is missing with them.
     replaced: those of changed that have a row as a directory and are none now: what has rows
     below them is missing too. subdirectories: to be scanned next. ignored: stand here and are
@@ -43,6 +43,7 @@ class DirectoryScan:
 
     directory: bytes
     changed: list[bytes] = field(default_factory=list)
+    sizes: list[int] = field(default_factory=list)
     missing: list[bytes] = field(default_factory=list)
     replaced: list[bytes] = field(default_factory=list)
     subdirectories: list[bytes] = field(default_factory=list)
@@ -181,6 +182,7 @@ def _compare(
     scan.same = found.same
     prefix = scan.directory + b"/" if scan.directory else b""
     scan.changed += [prefix + name for name in found.changed]
+    scan.sizes += found.sizes
     if not scan.complete:
         return
     scan.replaced += [prefix + name for name in found.replaced]

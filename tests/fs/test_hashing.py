@@ -17,8 +17,8 @@ from p2psync.core.chunking import LARGEST_FILE, Chunker
 from p2psync.core.entry import Kind
 from p2psync.core.observed import Observed
 from p2psync.core.problem import Problem, Reason
-from p2psync.fs import syscalls
-from p2psync.fs.hashing import observe, observe_many, read_chunks, read_file
+from p2psync.fs import hashing, syscalls
+from p2psync.fs.hashing import Parents, observe, observe_many, read_chunks
 from p2psync.fs.root import Root
 from p2psync.protocol import limits
 from tests.support import looking
@@ -48,6 +48,11 @@ def problem(root: Root, path: bytes) -> Reason:
     assert isinstance(seen, Problem), seen
     assert seen.path == path
     return seen.reason
+
+
+def read_file(root: Root, path: bytes, content: bytes) -> bytes | None:
+    with Parents(root) as parents:
+        return hashing.read_file(parents, path, content)
 
 
 def test_a_small_file(root: Root, folder: Path) -> None:
