@@ -42,13 +42,12 @@ def check(path: bytes) -> Path:
     components = path.split(b"/")
     if len(components) > PATH_DEPTH:
         raise ValueError(f"the path is deeper than {PATH_DEPTH} directories")
-    for component in components:
-        if not component:
-            raise ValueError("the path is absolute, or has an empty component")
-        if component in (b".", b".."):
-            raise ValueError("the path has a component . or ..")
-        if len(component) > NAME_BYTES:
-            raise ValueError(f"a component is longer than {NAME_BYTES} bytes")
+    if b"" in components:
+        raise ValueError("the path is absolute, or has an empty component")
+    if b"." in components or b".." in components:
+        raise ValueError("the path has a component . or ..")
+    if len(path) > NAME_BYTES and max(map(len, components)) > NAME_BYTES:
+        raise ValueError(f"a component is longer than {NAME_BYTES} bytes")
     if path[0] in _TWIN_STARTS and _is_reserved(components[0]):
         raise ValueError("the name is reserved for p2psync")
     return path

@@ -32,8 +32,9 @@ RULES_NAME: Final = b".p2psyncignore"
 class DirectoryScan:
     """What a look into one directory found; all paths are relative to the root.
 
-    changed: to be observed. sizes: theirs, in bytes. missing: have a row and were not listed; only suspects until
-    `confirm_missing` has looked again, and what has rows below them is missing with them.
+    changed: to be observed. sizes: theirs, in bytes. missing: have a row and were not listed;
+    only suspects until `confirm_missing` has looked again, and what has rows below them is
+    missing with them.
     replaced: those of changed that have a row as a directory and are none now: what has rows
     below them is missing too. subdirectories: to be scanned next. ignored: stand here and are
     none of our business. complete: False when the listing cannot be trusted to name all

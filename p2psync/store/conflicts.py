@@ -14,6 +14,8 @@ class ConflictsPart(FactsPart):
 
     def claims(self, paths: Iterable[bytes]) -> dict[bytes, list[Claim]]:
         """Return who claims these names for conflict copies."""
+        if not self._any_claims():
+            return {}
         found: dict[bytes, list[Claim]] = {}
         for name, *claim in self._db.all_in(
             "SELECT name, home, author, seq, suffix, placed FROM claims WHERE name IN (?*)",
@@ -24,6 +26,8 @@ class ConflictsPart(FactsPart):
 
     def names_of(self, homes: Iterable[bytes]) -> dict[bytes, dict[bytes, list[Claim]]]:
         """Return home -> name -> the claims of that home on that name."""
+        if not self._any_claims():
+            return {}
         found: dict[bytes, dict[bytes, list[Claim]]] = {}
         for name, *claim in self._db.all_in(
             "SELECT name, home, author, seq, suffix, placed FROM claims WHERE home IN (?*)",
@@ -42,7 +46,7 @@ class ConflictsPart(FactsPart):
 
     def _write_claims(self, changed: Mapping[bytes, Mapping[bytes, list[Claim]]]) -> None:
         """Replace all claims of each home given."""
-        if changed and self._db.one("SELECT 1 FROM claims LIMIT 1"):
+        if changed and self._any_claims():
             self._db.many("DELETE FROM claims WHERE home = ?", [(home,) for home in changed])
         records = [
             (home, name, signed(claim.dot[0]), claim.dot[1], claim.suffix, claim.placed)
@@ -56,6 +60,10 @@ class ConflictsPart(FactsPart):
                 " VALUES (?, ?, ?, ?, ?, ?)",
                 records,
             )
+
+    def _any_claims(self) -> bool:
+        """Say whether there are any: mostly not, and thousands of names need not be asked."""
+        return self._db.one("SELECT 1 FROM claims LIMIT 1") is not None
 
 
 def _claim(home: bytes, author: int, seq: int, suffix: int, placed: int) -> Claim:
