@@ -17,7 +17,7 @@ from p2psync.core.observed import Manifest
 from p2psync.engine.apply import Applied
 from p2psync.engine.link import Link
 from p2psync.engine.owner import UNANSWERED, Owner
-from p2psync.engine.reuse import Copy, copies
+from p2psync.engine.reuse import Copy, copies, manifest_here
 from p2psync.errors import ChannelClosedError, IntegrityError, RemoteProtocolError
 from p2psync.fs.partial import Partial
 from p2psync.fs.pieces import Chunk
@@ -105,8 +105,12 @@ class LargeFetcher:
     def _base(self, wants: Iterable[bytes]) -> tuple[bytes, Manifest] | None:
         """Return what stands at a path now, if it is large too: it may differ by little."""
         index = self._replica.stock.index
-        for row in index.rows(wants).values():
-            known = index.manifest(row.place.content)
+        for path, row in index.rows(wants).items():
+            content, size = row.place.content, row.place.size
+            if limits.SMALL_FILE < size <= limits.WHOLE_FILE:  # it may have come whole
+                known = manifest_here(index, self._replica.stock.root, content, path)
+            else:
+                known = index.manifest(content)
             if known is not None:
                 return row.place.content, known
         return None

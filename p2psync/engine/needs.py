@@ -19,12 +19,14 @@ class Sighted(NamedTuple):
     """A need that was looked at. here: it can be applied without asking a peer.
 
     obstructed: it was in trouble before, and what stands there is not what its row says.
+    based: a large file stands there, which it may resemble.
     """
 
     path: bytes
     want: Want
     here: bool
     obstructed: bool
+    based: bool
 
 
 def sight(
@@ -37,15 +39,27 @@ def sight(
     applier = stock.applier
     contents = {content for _, want in needed if (content := content_of(want))}
     here = applier.at_hand(contents) if contents else contents
+    based = _based(stock, [path for path, want in needed if _may_be_based(want)])
     return [
         Sighted(
             path,
             want,
             (content := content_of(want)) is None or content in here,
             path in troubled and not applier.as_known(path),
+            path in based,
         )
         for path, want in needed
     ]
+
+
+def _may_be_based(want: Want) -> bool:
+    place = want.place
+    return place is not None and limits.SMALL_FILE < place.size <= limits.WHOLE_FILE
+
+
+def _based(stock: Stock, paths: list[bytes]) -> set[bytes]:
+    rows = stock.index.rows(paths) if paths else {}
+    return {path for path, row in rows.items() if row.place.size > limits.SMALL_FILE}
 
 
 def content_of(want: Want) -> bytes | None:
@@ -55,7 +69,11 @@ def content_of(want: Want) -> bytes | None:
 
 
 class Needs:
-    """The queue. now: can be applied; small, large: contents to be fetched, and their sizes."""
+    """The queue. now: can be applied; small, large: contents to be fetched, and their sizes.
+
+    Small is what travels whole: a file of 500 KiB costs a sixth of what its manifest and chunks
+    would, but for one that may be a new version of what is here already.
+    """
 
     def __init__(self) -> None:
         self.now: dict[bytes, Want] = {}
@@ -71,7 +89,7 @@ class Needs:
         """Queue needs; first: before all that wait already."""
         small: dict[bytes, int] = {}
         large: dict[bytes, int] = {}
-        for path, want, here, _ in sighted:
+        for path, want, here, _, based in sighted:
             self._forget(path)
             content = content_of(want)
             if here or content is None:
@@ -79,8 +97,8 @@ class Needs:
                 continue
             assert want.place is not None  # it has a content
             size = want.place.size
-            kind = small if size <= limits.SMALL_FILE else large
-            kind[content] = size
+            whole = size <= limits.SMALL_FILE or (size <= limits.WHOLE_FILE and not based)
+            (small if whole else large)[content] = size
             self._wants.setdefault(content, {})[path] = want
             self._queued[path] = content
         self.small = small | self.small if first else self.small | small

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 
 from p2psync.core.manifests import difference
 from p2psync.core.observed import Manifest as KnownManifest
-from p2psync.core.observed import Observed
 from p2psync.engine.pace import Pace
+from p2psync.engine.reuse import manifest_here
 from p2psync.engine.worker import Worker
 from p2psync.errors import RemoteProtocolError
-from p2psync.fs.hashing import Parents, observe, read_chunks, read_file
+from p2psync.fs.hashing import Parents, read_chunks, read_file
 from p2psync.fs.pieces import Chunk
 from p2psync.fs.root import Root
 from p2psync.protocol import limits
@@ -119,14 +119,9 @@ class Provider:
         rows = self.index.rows_with_content(content)
         if not rows:
             return None
-        known = self.index.manifest(content)
-        if known is None:  # it became large by a change of the limit, or its row was adopted
-            seen = observe(self.root, rows[0][0])
-            if isinstance(seen, Observed) and seen.content == content and seen.manifest:
-                known = seen.manifest
-                self.index.put_manifests([(content, known)])
-            elif not (isinstance(seen, Observed) and seen.content == content):
-                self.doubted.add(rows[0][0])
+        known = manifest_here(self.index, self.root, content, rows[0][0])
+        if known is None:
+            self.doubted.add(rows[0][0])
         return known
 
     async def chunks(self, ask: AskChunks, pace: Pace) -> AsyncIterator[Chunks]:

@@ -9,8 +9,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
+from p2psync.core.observed import Manifest, Observed
+from p2psync.fs.hashing import observe
 from p2psync.fs.partial import Partial
 from p2psync.fs.pieces import Chunk
+from p2psync.fs.root import Root
 from p2psync.protocol import limits
 from p2psync.store.index import Index
 
@@ -65,3 +68,17 @@ def _place(index: Index, content: bytes) -> tuple[bytes, bool] | None:
     for name in index.history_with_content(content)[:1] if content else ():
         return name, True
     return None
+
+
+def manifest_here(index: Index, root: Root, content: bytes, path: bytes) -> Manifest | None:
+    """Return the manifest of a content that stands at a path; None: it does not any more.
+
+    It is made now where the file came whole, or its row was adopted.
+    """
+    known = index.manifest(content)
+    if known is None:
+        seen = observe(root, path)
+        if isinstance(seen, Observed) and seen.content == content and seen.manifest:
+            known = seen.manifest
+            index.put_manifests([(content, known)])
+    return known

@@ -60,7 +60,9 @@ def observe_many(
 
 
 def read_file(parents: Parents, path: bytes, content: bytes) -> bytes | None:
-    """Return a small file's bytes if they hash to `content`; None if not, for any reason.
+    """Return a file's bytes if they hash to `content`; None if not, for any reason.
+
+    Up to `limits.WHOLE_FILE`.
 
     What hashes right is right, so nobody has to know whether it was written to meanwhile.
     """
@@ -70,7 +72,7 @@ def read_file(parents: Parents, path: bytes, content: bytes) -> bytes | None:
             return None
         file, status = opened
         try:
-            data = _read(file, min(status.st_size, limits.SMALL_FILE) + 1)
+            data = _read(file, min(status.st_size, limits.WHOLE_FILE) + 1)
         finally:
             os.close(file)
     except OSError:

@@ -40,6 +40,7 @@ PAGE_ENTRIES: Final = 4_096
 PAGE_BYTES: Final = 512 * KIB
 DIRECTORY_BYTES: Final = 8 * MIB  # of all the paths above those of one page, each once
 SMALL_FILE: Final = 128 * KIB  # up to here a file travels whole, many in one message
+WHOLE_FILE: Final = 512 * KIB  # and up to here one of which no earlier version is there
 ANSWER_BYTES: Final = 256 * KIB  # contents in one message: 25 s at 10 KB/s, then it seems dead
 ANSWER_BYTES_MOST: Final = 1 * MIB  # where a message of that size passes in 50 ms
 PACK_BYTES: Final = 2 * MIB  # contents asked for at once
