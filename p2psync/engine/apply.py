@@ -315,7 +315,7 @@ class _Batch:
             self._draft.applied(path, place, signature)
         now_ns = time.time_ns()
         changes = self._draft.finish()
-        with self._index.transaction():
+        with self._index.transaction(durable=False):
             self._index.write(changes)
             for name, path, place in self._displaced:
                 if place.kind is Kind.FILE:

@@ -447,6 +447,8 @@ class Replica(Standing):
             if self.stock.received or len(self.problems):
                 self._wake_links()  # how far a large file is, or that it gets no further
                 self.changed.ring()
+            if self.stock.index.unsettled:
+                await self.worker(self.stock.index.settle)
             await self._forget_problems()
             await self.worker(self.stock.collect, self._members())
             if time.monotonic() >= self._prune_at:

@@ -272,7 +272,7 @@ class Scanner:
             for seen in observed.values()
             if seen and seen.manifest
         ]
-        with self._index.transaction():
+        with self._index.transaction(durable=False):
             self._index.write(changes)
             if manifests:
                 self._index.put_manifests(manifests)

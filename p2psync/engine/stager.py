@@ -64,6 +64,7 @@ class Stager:
         self._waiting: list[Staged] = []
         self._news = asyncio.Event()
         self._room = asyncio.Event()
+        self._writing = asyncio.Semaphore(1)  # threads of one interpreter wait for each other
 
     async def stage(self, files: Iterable[tuple[bytes, bytes]], wants: Wants) -> Staged:
         """Verify contents and write them to staging, once for each path that wants them.
@@ -75,7 +76,8 @@ class Stager:
         """
         if not self._owner.may_apply:
             return Staged()
-        return await asyncio.to_thread(_stage, self._owner.stock.root, files, wants)
+        async with self._writing:
+            return await asyncio.to_thread(_stage, self._owner.stock.root, files, wants)
 
     async def apply_soon(self, staged: Staged) -> None:
         """Queue what was staged; wait while too much is waiting."""

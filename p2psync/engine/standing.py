@@ -49,12 +49,15 @@ class Standing:
         return self.trouble or self.clash
 
     def _equal_with(self, link: Link) -> bool:
-        """Say whether both know the same, and neither lacks anything."""
-        return (
+        """Say whether both know the same, and neither lacks anything; durable if so."""
+        equal = (
             link.exchange.told.need_files == 0
             and self._need() == (0, 0)
             and self._knows_as_much(link)
         )
+        if equal:
+            self.stock.index.settle()
+        return equal
 
     def _need(self) -> tuple[int, int]:
         """Return what is lacking here, files and bytes; in the worker thread.
@@ -122,6 +125,7 @@ class Standing:
         return await self.worker(self._look)
 
     def _look(self) -> FolderStatus:
+        self.stock.index.settle()
         need, totals = self.stock.lacking(), self.stock.index.totals()
         state = self._state(need[0])
         detail = self._detail(need[0])

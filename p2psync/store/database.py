@@ -72,6 +72,9 @@ class Database:
         self.fresh = False
         self._inside = False
         self._doomed = False
+        self.unsettled = False
+        """A power cut now could undo the latest transactions."""
+
         self._on_rollback: list[Callable[[], None]] = []
         if network := network_of(path.parent):
             raise StoreError(f"{path}: is on a network ({network}); it must be on a local disk")
@@ -169,8 +172,12 @@ class Database:
         self._on_rollback.append(action)
 
     @contextlib.contextmanager
-    def transaction(self) -> Iterator[None]:
+    def transaction(self, *, durable: bool = True) -> Iterator[None]:
         """Make what happens inside one durable step; inside another one, join it.
+
+        durable: false leaves it to the next durable transaction, or to `settle`, to make this
+        one durable too: the log only grows, so a power cut takes the latest ones or none, and
+        never one from the middle. For what nobody has been told yet.
 
         Any exception undoes all of it, the enclosing transaction included, even where
         somebody between the two catches it.
@@ -182,6 +189,8 @@ class Database:
                 self._doomed = True
                 raise
             return
+        if not durable:
+            self.run("PRAGMA synchronous = NORMAL")
         self.run("BEGIN IMMEDIATE")
         self._inside, self._doomed = True, False
         try:
@@ -194,6 +203,16 @@ class Database:
             raise
         finally:
             self._inside = False
+            self.unsettled = not durable
+            if not durable:
+                self.run("PRAGMA synchronous = FULL")
+
+    def settle(self) -> None:
+        """Make durable what transactions before left to this; costs nothing if none did."""
+        if self.unsettled:
+            # says nothing new, and is the smallest durable transaction there is
+            self.run(f"PRAGMA application_id = {IN_USE}")
+            self.unsettled = False
 
     def _roll_back(self) -> None:
         # SQLite has undone it already after some errors (disk full, I/O)

@@ -41,9 +41,21 @@ class FactsPart:
     start: int
     """The random 64-bit id of this start of the agent; peers' cursors name it."""
 
-    def transaction(self) -> AbstractContextManager[None]:
-        """Make what happens inside durable in one step, or, after any exception, undone."""
-        return self._db.transaction()
+    def transaction(self, *, durable: bool = True) -> AbstractContextManager[None]:
+        """Make what happens inside durable in one step, or, after any exception, undone.
+
+        durable: false leaves that to the next durable one; see `Database.transaction`.
+        """
+        return self._db.transaction(durable=durable)
+
+    @property
+    def unsettled(self) -> bool:
+        """True while a power cut could undo the latest transactions; `settle` ends that."""
+        return self._db.unsettled
+
+    def settle(self) -> None:
+        """Make everything durable that was written: before anybody is told of it."""
+        self._db.settle()
 
     def facts(self) -> Facts:
         """Return the counters and vectors; the author is 0 before its first change."""

@@ -68,6 +68,8 @@ class Index(EntriesPart, RowsPart, ConflictsPart, PeersPart, ContentsPart):
     def write(self, changes: Changes) -> None:
         """Write what one step of the rules changed, in one transaction.
 
+        Durable when this returns, but inside a transaction that is not.
+
         Raises:
             StoreError: it could not be written; nothing of it was.
         """
@@ -92,4 +94,5 @@ class Index(EntriesPart, RowsPart, ConflictsPart, PeersPart, ContentsPart):
 
     def _reload(self) -> None:
         self._told = {}
+        self._fresh_rows = {}
         self._load_facts()

@@ -22,6 +22,7 @@ from p2psync.store.facts import FactsPart
 CHILDREN_FIRST: Final = 2  # a subdirectory and what lies in it: go on behind
 CHILDREN_MOST: Final = 512
 GENERATION_BITS: Final = 15
+FRESH_ROWS: Final = 2_048  # kept in memory, 2 MB: our own applies come back as file events
 
 Position = tuple[int, bytes]
 """A place in the order of needs: how many bits the size has, and the path."""
@@ -32,12 +33,21 @@ FIRST: Final[Position] = (-1, b"")
 class RowsPart(FactsPart):
     """The part of an index that holds what stands on this disk, and what should."""
 
+    _fresh_rows: dict[bytes, Row]
+
     # ------------------------------------------------------------------ rows
 
     def rows(self, paths: Iterable[bytes]) -> dict[bytes, Row]:
         """Return the rows of those of the paths that have one."""
-        return self._rows(
-            self._db.all_in("SELECT path, body FROM rows WHERE path IN (?*)", paths)
+        fresh, found, left = self._fresh_rows, {}, []
+        for path in paths:
+            row = fresh.get(path)
+            if row is None:
+                left.append(path)
+            else:
+                found[path] = row
+        return found | self._rows(
+            self._db.all_in("SELECT path, body FROM rows WHERE path IN (?*)", left)
         )
 
     def rows_below(self, path: bytes) -> Iterator[bytes]:
@@ -123,9 +133,13 @@ class RowsPart(FactsPart):
         generation = totals.files >> GENERATION_BITS
         self._db.run("INSERT OR IGNORE INTO generations (number) VALUES (?)", (generation,))
         records: list[tuple[object, ...]] = []
+        if len(self._fresh_rows) + len(changed) > FRESH_ROWS:
+            self._fresh_rows.clear()
         for path in paths:
+            self._fresh_rows.pop(path, None)
             if (row := changed[path]) is None:
                 continue
+            self._fresh_rows[path] = row
             place = row.place
             home = None if place.home == path else place.home
             content = size = None

@@ -112,6 +112,8 @@ class Talk:
         half, more = self.halves[who], True
         while not queue and more:
             queue.extend(half.next_messages())
+            told_before_durable = bool(queue) and self.sides[who].index.unsettled
+            assert not told_before_durable, "durable-before-told"
             more = half.more
         if not queue:
             return None
