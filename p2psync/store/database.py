@@ -205,6 +205,11 @@ class Database:
 
     # ------------------------------------------------------------------ statements
 
+    @property
+    def written(self) -> int:
+        """How many records were written or deleted since it was opened."""
+        return self._connection.total_changes
+
     def run(self, sql: str, parameters: Sequence[object] = ()) -> int:
         """Execute one statement; return how many rows it changed."""
         try:
@@ -250,6 +255,10 @@ class Database:
             records += self.all(sql.replace("(?*)", _MARKS[size]), part)
             at += size
         return records
+
+    def shrink(self) -> None:
+        """Let go of the pages kept in memory; they are read again when they are asked for."""
+        self.run("PRAGMA shrink_memory")
 
     # ------------------------------------------------------------------ trouble
 
