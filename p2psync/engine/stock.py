@@ -222,7 +222,9 @@ class Stock:
             draft = self.draft()
             draft.load(candidates)
             draft.collect([known[member] for member in members], candidates)
-            self.index.write(draft.finish())
+            changes = draft.finish()
+            if changes.entries:
+                self.index.write(changes)
 
     def rest(self) -> None:
         """Keep no more in memory than an idle replica needs; what is wanted is read again."""
