@@ -120,11 +120,11 @@ async def test_bounded_the_memory_of_a_scan(tmp_path: Path) -> None:
 def test_an_agent_does_not_import_what_it_does_not_need() -> None:
     """No WebRTC before a peer wants it, no colours, and on Linux no second watcher.
 
-    Nor, before there are ignore rules, what they are matched with.
+    Nor what ignore rules and codes need, before there are any.
     """
     program = (
         "import sys, p2psync.agent.main, p2psync.agent.api, p2psync.engine.engine\n"
-        "heavy = {'aiortc', 'aioice', 'av', 'rich', 're2', 'pathspec'}\n"
+        "heavy = {'aiortc', 'aioice', 'av', 'rich', 're2', 'pathspec', 'spake2'}\n"
         "if sys.platform == 'linux': heavy.add('watchfiles')\n"
         "print(sorted(heavy & sys.modules.keys()))\n"
     )
