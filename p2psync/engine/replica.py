@@ -67,6 +67,9 @@ logger = logging.getLogger(__name__)
 INBOX = 64
 NOT_OPEN = "the replica is not open"
 TEND_S = 1.0
+IDLE_S = (
+    20.0  # between two rounds of tending when nothing happens: ten folders wake as one does
+)
 QUIET_S = 60.0
 DIGEST_S = 600.0
 PRUNE_S = 3_600.0
@@ -444,7 +447,10 @@ class Replica(Standing):
 
     async def _tend(self) -> None:
         while True:
+            before = self.worker.units
             await asyncio.sleep(TEND_S)
+            if self.worker.units == before and self._has_nothing_to_tend():
+                await self.changed.wait(IDLE_S)
             if self.trouble:
                 await self._try_again()
                 continue
@@ -458,6 +464,10 @@ class Replica(Standing):
                 await self.worker(self.stock.prune)
             await self._compare_digests()
             await self._rest()
+
+    def _has_nothing_to_tend(self) -> bool:
+        waits = self.trouble or self.stock.received or len(self.problems)
+        return not waits and self.worker.units - self._units[1] < BURST_UNITS
 
     async def _collect(self) -> None:
         """Collect tombstones, if something changed since that was tried the last time.
