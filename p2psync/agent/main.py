@@ -16,6 +16,7 @@ from p2psync.agent.notify import Notifier
 from p2psync.config import model
 from p2psync.config.model import Config
 from p2psync.config.places import Places
+from p2psync.engine import memory
 from p2psync.errors import P2PSyncError, UserError
 
 log = logging.getLogger(__name__)
@@ -30,6 +31,7 @@ def run(places: Places, *, background: bool, verbose: bool) -> None:
     Raises:
         UserError: it cannot be started, with what to do.
     """
+    memory.settle()
     places.create()
     config = model.load(places.config)
     level = "debug" if verbose else config.log_level
@@ -71,6 +73,7 @@ async def run_agent(places: Places, config: Config) -> None:
             async with asyncio.TaskGroup() as group:
                 running = group.create_task(engine.run())
                 await _ready(engine.ready, running)
+                memory.freeze()
                 others = (
                     group.create_task(server.serve(listening, api.handle)),
                     group.create_task(notifier.stay_alive()),

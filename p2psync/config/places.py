@@ -13,8 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-import platformdirs
-
 from p2psync.errors import ExitCode, UserError
 
 HOME_VARIABLE: Final = "P2PSYNC_HOME"
@@ -112,6 +110,9 @@ def find(home: str | os.PathLike[str] | None, environ: Mapping[str, str]) -> Pla
     chosen = os.fspath(home) if home is not None else environ.get(HOME_VARIABLE, "")
     if chosen:
         return Places(Path(os.path.abspath(Path(chosen).expanduser())))
+    # an agent in the background is told its home, and does without this
+    import platformdirs
+
     default = platformdirs.user_data_path("p2psync", appauthor=False)
     if not default.is_absolute():
         raise UserError(

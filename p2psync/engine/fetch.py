@@ -33,6 +33,7 @@ logger = logging.getLogger(__name__)
 WINDOW = 2_048  # needs looked at in one go
 FEW = 1_024  # of them left in the queue: look at more
 FRESH = 512  # needs that came at once and are looked at before all others
+FULL = 4_096  # in the queue: what comes up now can wait in the index
 PACKS_AT_ONCE = 4  # of one peer
 PACK_FILES = 1_000
 LARGE_AT_ONCE = 2  # first asked of one peer
@@ -88,7 +89,9 @@ class Fetcher:
 
     def fresh(self, needed: Mapping[bytes, Want | None]) -> None:
         """These needs came up just now (None: the path is as wanted)."""
-        if len(needed) > FRESH or len(self._fresh) > FRESH:
+        queued = len(self._fresh) + len(self._needs)
+        # a peer that is just indexing tells 512 at a time: the queue would grow to all of them
+        if len(needed) > FRESH or len(self._fresh) > FRESH or queued > FULL:
             self.look_again()
         else:
             self._fresh.update((path, want) for path, want in needed.items() if want)

@@ -16,6 +16,7 @@ from p2psync.protocol.messages import (
     AskFiles,
     AskManifest,
     Chunks,
+    Entries,
     Files,
     Manifest,
     Message,
@@ -80,7 +81,10 @@ class Link:
                 messages = await self._worker(self.exchange.next_messages, often=often)
                 for message in messages:
                     sent_at = loop.time()
-                    await self.conversation.send(message)
+                    if isinstance(message, Entries):
+                        await self.conversation.send_page(message)
+                    else:
+                        await self.conversation.send(message)
                 unfinished = bool(messages) or self.exchange.more
             with suppress(TimeoutError):
                 async with asyncio.timeout(NEED_EVERY_S if self.exchange.held_back else None):

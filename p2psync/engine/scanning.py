@@ -149,7 +149,7 @@ class Scanner:
         named: set[bytes] = set()
         reported: set[bytes] = set()
         gone: set[bytes] = set()
-        for found in self._units(_noting(parts, listed, named)):
+        for found in self._units(parts if whole else _noting(parts, listed, named)):
             reported.update(path for path, problem in found.problems.items() if problem)
             gone.update(found.gone)
             yield found

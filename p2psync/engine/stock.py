@@ -19,6 +19,7 @@ from p2psync.core.draft import Draft
 from p2psync.core.ignore import NOTHING, Rules
 from p2psync.core.index import Want
 from p2psync.core.problem import Problem
+from p2psync.engine import memory
 from p2psync.engine.apply import Applied, Applier, not_kept
 from p2psync.engine.scanning import Found, Scanner
 from p2psync.errors import RootTrouble
@@ -221,7 +222,14 @@ class Stock:
             draft = self.draft()
             draft.load(candidates)
             draft.collect([known[member] for member in members], candidates)
-            self.index.write(draft.finish())
+            changes = draft.finish()
+            if changes.entries:
+                self.index.write(changes)
+
+    def rest(self) -> None:
+        """Keep no more in memory than an idle replica needs; what is wanted is read again."""
+        self.index.shrink()
+        memory.give_back()
 
     def prune(self) -> None:
         """Remove what was displaced more than thirty days ago, and what nobody needs any more.

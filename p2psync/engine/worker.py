@@ -22,6 +22,8 @@ class Worker:
 
     def __init__(self, name: str) -> None:
         self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix=name)
+        self.units = 0
+        """How many were asked for so far: while it stays the same, nothing goes on."""
 
     async def __call__(self, unit: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run one unit and return what it returns; exceptions come back as they are.
@@ -30,6 +32,7 @@ class Worker:
         for it after it is done, so that nobody closes the index under a running unit.
         """
         loop = asyncio.get_running_loop()
+        self.units += 1
         future = loop.run_in_executor(self._pool, lambda: unit(*args, **kwargs))
         try:
             return await asyncio.shield(future)

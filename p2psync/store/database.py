@@ -36,7 +36,9 @@ AT_REST: Final = 0x70327079  # "p2py": the application id after `close`
 IN_USE: Final = 0x70327075  # "p2pu"
 CHECK_ALWAYS_BYTES: Final = 16 * 1024 * 1024  # up to here a full check costs milliseconds
 BUSY_TIMEOUT_S: Final = 5.0
-LIST_SIZES: Final = (1, 8, 64, 512, 2048)  # few lengths: few statements to keep prepared
+LIST_SIZES: Final = (1, 8, 64, 512)
+"""Few lengths: few statements to keep prepared. One of 512 keeps 117 kB; one of 2,048 kept 434,
+in each replica for ever, and found a path no faster (1.2 us)."""
 
 PRAGMAS: Final = (
     "PRAGMA synchronous = FULL",
@@ -224,6 +226,11 @@ class Database:
 
     # ------------------------------------------------------------------ statements
 
+    @property
+    def written(self) -> int:
+        """How many records were written or deleted since it was opened."""
+        return self._connection.total_changes
+
     def run(self, sql: str, parameters: Sequence[object] = ()) -> int:
         """Execute one statement; return how many rows it changed."""
         try:
@@ -269,6 +276,10 @@ class Database:
             records += self.all(sql.replace("(?*)", _MARKS[size]), part)
             at += size
         return records
+
+    def shrink(self) -> None:
+        """Let go of the pages kept in memory; they are read again when they are asked for."""
+        self.run("PRAGMA shrink_memory")
 
     # ------------------------------------------------------------------ trouble
 

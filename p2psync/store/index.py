@@ -61,9 +61,18 @@ class Index(EntriesPart, RowsPart, ConflictsPart, PeersPart, ContentsPart):
         """Whether the database was just created: the replica is in safe mode."""
         return self._db.fresh
 
+    @property
+    def written(self) -> int:
+        """Return a number that grows with whatever is written while the index is open."""
+        return self._db.written
+
     def close(self) -> None:
         """Close the database; nothing of the index may be used afterwards."""
         self._db.close()
+
+    def shrink(self) -> None:
+        """Let go of what is only kept to be fast; for quiet moments."""
+        self._db.shrink()
 
     def write(self, changes: Changes) -> None:
         """Write what one step of the rules changed, in one transaction.

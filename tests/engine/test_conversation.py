@@ -12,7 +12,7 @@ import pytest
 from p2psync.core.ids import DeviceId
 from p2psync.core.vector import digest
 from p2psync.engine import conversation
-from p2psync.engine.conversation import BULK, URGENT, Conversation
+from p2psync.engine.conversation import BULK, PAGES, URGENT, Conversation
 from p2psync.engine.signal import Bell
 from p2psync.errors import ChannelClosedError, RemoteProtocolError
 from p2psync.net.memory import memory_pair
@@ -163,6 +163,28 @@ async def test_bounded_who_sends_waits_for_who_does_not_read() -> None:
         end.conversation.end("enough")
         for result in await asyncio.gather(*tasks, return_exceptions=True):
             assert isinstance(result, ChannelClosedError)
+
+
+async def test_bounded_pages_of_entries_wait_for_who_does_not_read() -> None:
+    """Few are ready to be sent, though they are urgent: a million files are 300 MB of them."""
+    async with with_villain() as (end, villain):
+        await villain.greet()
+        await end.conversation.opened
+        await villain.deaf()
+        count = 0
+
+        async def flood() -> None:
+            nonlocal count
+            while True:
+                await end.conversation.send_page(bulk(1))
+                count += 1
+
+        flooding = asyncio.create_task(flood())
+        await idle()
+        assert 0 < count <= PAGES + 3
+        end.conversation.end("enough")
+        with pytest.raises(ChannelClosedError):
+            await flooding
 
 
 async def test_close_says_goodbye() -> None:
