@@ -272,6 +272,7 @@ class Replica(Standing):
     def surveyed(self) -> None:
         """A scan is over."""
         self.fetcher.look_again()
+        self._wake_links()  # a mark may have waited for it
         self.changed.ring()
 
     def note(self, found: Found) -> None:
@@ -300,6 +301,7 @@ class Replica(Standing):
             self.stock.draft,
             self._need,
             self._stuck,
+            self.stock.settled,
         )
         link = Link(conversation, exchange, self.worker)
         sending = self._sender(link)

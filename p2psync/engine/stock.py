@@ -130,6 +130,11 @@ class Stock:
             self.index, spare_author=secrets.randbits(63) | 1, ignored=self.rules.ignored
         )
 
+    def settled(self) -> bool:
+        """Say whether no scan is in the middle of what may be a move; see `Scanner.settled`."""
+        scanner: Scanner | None = getattr(self, "scanner", None)
+        return scanner is None or scanner.settled
+
     def need(self) -> tuple[int, int]:
         """Return what is lacking here, files and bytes; in safe mode at least one file.
 
