@@ -20,6 +20,7 @@ from p2psync.core.ignore import NOTHING, Rules
 from p2psync.core.index import Want
 from p2psync.core.problem import Problem
 from p2psync.engine.apply import Applied, Applier, not_kept
+from p2psync.engine.moves import DirectoryMover
 from p2psync.engine.scanning import Found, Scanner
 from p2psync.errors import RootTrouble
 from p2psync.fs.partial import Partial
@@ -52,6 +53,7 @@ class Stock:
     index: Index
     root: Root
     applier: Applier
+    mover: DirectoryMover
     scanner: Scanner
 
     def __init__(self, record: FolderRecord, directory: Path, *, joining: bool) -> None:
@@ -105,6 +107,7 @@ class Stock:
             logger.warning("a crash had left %s", recovered)
         self.load_rules()
         self.applier = Applier(self.index, self.root, self.draft)
+        self.mover = DirectoryMover(self.index, self.root, self.draft)
         self.scanner = Scanner(self.index, self.root, self.draft)
         if not self.safe:
             if self.index.needed(limit=1):
