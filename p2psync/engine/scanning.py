@@ -71,9 +71,9 @@ class Found:
     """What one unit of a scan found.
 
     changed: the index changed. again: what to look at again soon, because it was still being
-    written. problems: by path; None says that an earlier problem is gone.
-    gone: what has a row no more. over: set by the last unit. ahead: large files of the next
-    unit; `Scanner.look_ahead`, from any thread, spares it the hashing.
+    written. problems: by path; None says that an earlier problem is gone. gone: what is
+    certainly not there. over: set by the last unit. ahead: large files of the next unit;
+    `Scanner.look_ahead`, from any thread, spares it the hashing.
     """
 
     changed: bool = False
@@ -271,8 +271,7 @@ class Scanner:
 
     def _look(self, wanted: list[bytes]) -> Found:
         """Take in exactly these paths; what is not there is missing only with evidence."""
-        gone = [path for path in wanted if self._index.rows([path])]
-        return self._take_in(wanted, gone, {})
+        return self._take_in(wanted, wanted, {})
 
     def _take_in(
         self,
@@ -309,11 +308,10 @@ class Scanner:
         found.problems[problem.path] = problem
 
     def _confirmed(self, suspects: list[bytes]) -> list[bytes]:
-        """Those that have a row, are really gone, in a root that is still the same root."""
+        """Those that are really gone, in a root that is still the same root."""
         if not suspects:
             return []
-        known = self._index.rows(suspects)
-        gone = confirm_missing(self._root, [path for path in suspects if path in known])
+        gone = confirm_missing(self._root, suspects)
         if gone:
             self._root.check()
         return gone
