@@ -17,8 +17,6 @@ class ConflictsPart(FactsPart):
         if not self._any_claims():
             return {}
         found: dict[bytes, list[Claim]] = {}
-        if not self._any_claims():
-            return found
         for name, *claim in self._db.all_in(
             "SELECT name, home, author, seq, suffix, placed FROM claims WHERE name IN (?*)",
             paths,
@@ -31,8 +29,6 @@ class ConflictsPart(FactsPart):
         if not self._any_claims():
             return {}
         found: dict[bytes, dict[bytes, list[Claim]]] = {}
-        if not self._any_claims():
-            return found
         for name, *claim in self._db.all_in(
             "SELECT name, home, author, seq, suffix, placed FROM claims WHERE home IN (?*)",
             homes,
@@ -40,10 +36,6 @@ class ConflictsPart(FactsPart):
             names = found.setdefault(claim[0], {})
             names.setdefault(name, []).append(_claim(*claim))
         return found
-
-    def _any_claims(self) -> bool:
-        """Say whether there are any: nearly always there are none, and a question is saved."""
-        return self._db.one("SELECT 1 FROM claims LIMIT 1") is not None
 
     def conflicts(self, limit: int = 1000) -> list[bytes]:
         """Return names at which the view shows conflict copies, ascending."""
