@@ -49,7 +49,15 @@ class Side:
     def meet(self) -> None:
         """Begin a new session with the other side."""
         peer = KEYS[1 - self.number % 2]
-        self.exchange = Exchange(self.index, FOLDER, peer, self.draft, self.index.needed_totals)
+        self.exchange = Exchange(
+            self.index,
+            FOLDER,
+            peer,
+            self.draft,
+            self.index.needed_totals,
+            lambda: False,
+            lambda: True,
+        )
 
     def change(self, number: int) -> None:
         """Find one changed file."""

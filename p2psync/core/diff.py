@@ -19,9 +19,10 @@ class Diff(NamedTuple):
     """Names of the children of one directory.
 
     changed: to be observed (new, different, or not to be trusted). sizes: theirs, in bytes.
-    missing: have a row and
-    were not listed. replaced: those of changed that have a row as a directory and are none
-    now, so whatever has a row below them is missing too. same: how many need no look.
+    missing: have a row and were not listed. replaced: those that have a row as a directory and
+    are none now, so whatever has a row below them is missing too. same: how many need no look.
+    moved: new or different here, and certainly what stood under the same name in the directory
+    before it was renamed to here; with what was seen of them.
     """
 
     changed: list[bytes]
@@ -29,6 +30,7 @@ class Diff(NamedTuple):
     replaced: list[bytes]
     same: int
     sizes: list[int]
+    moved: dict[bytes, Signature]
 
 
 def same(seen: Signature, row: Row) -> bool:
@@ -41,26 +43,32 @@ def same(seen: Signature, row: Row) -> bool:
     return seen == believed
 
 
-def diff(listed: Iterable[tuple[bytes, Signature]], rows: Mapping[bytes, Row]) -> Diff:
-    """Compare a listing, taken one by one so that it may be endless, with the rows by name."""
-    changed: list[bytes] = []
-    replaced: list[bytes] = []
+def diff(
+    listed: Iterable[tuple[bytes, Signature]],
+    rows: Mapping[bytes, Row],
+    before: Mapping[bytes, Row] | None = None,
+) -> Diff:
+    """Compare a listing, taken one by one so that it may be endless, with the rows by name.
+
+    before: the rows of the children this very directory had under another name. A rename of
+    the directory leaves everything that `lstat` says of them as it was.
+    """
+    found = Diff([], [], [], 0, [], {})
+    before = before or {}
     known: set[bytes] = set()
-    sizes: list[int] = []
     equal = 0
     for name, seen in listed:
         row = rows.get(name)
-        if row is None:
-            changed.append(name)
-            sizes.append(seen.size)
-            continue
-        known.add(name)
-        if same(seen, row):
-            equal += 1
-            continue
-        changed.append(name)
-        sizes.append(seen.size)
-        if row.place.kind is Kind.DIRECTORY and not stat.S_ISDIR(seen.mode):
-            replaced.append(name)
-    missing = [name for name in rows if name not in known]
-    return Diff(changed, missing, replaced, equal, sizes)
+        if row is not None:
+            known.add(name)
+            if same(seen, row):
+                equal += 1
+                continue
+            if row.place.kind is Kind.DIRECTORY and not stat.S_ISDIR(seen.mode):
+                found.replaced.append(name)
+        if name in before and same(seen, before[name]):
+            found.moved[name] = seen
+        else:
+            found.changed.append(name)
+            found.sizes.append(seen.size)
+    return found._replace(missing=[name for name in rows if name not in known], same=equal)

@@ -75,6 +75,8 @@ class Exchange:
         draft: makes a draft over the index with the replica's ignore rules and spare author.
         need: returns what this replica lacks now: files and bytes.
         stuck: returns whether it gets no further with that by itself.
+        settled: returns false while what was told may be half of a move (`Scanner.settled`):
+            then no batch ends, so that the peer has both halves when it does.
     """
 
     def __init__(
@@ -85,6 +87,7 @@ class Exchange:
         draft: DraftMaker,
         need: Callable[[], tuple[int, int]],
         stuck: Callable[[], bool],
+        settled: Callable[[], bool],
     ) -> None:
         self._index = index
         self._folder = folder
@@ -92,6 +95,7 @@ class Exchange:
         self._draft = draft
         self._need = need
         self._stuck = stuck
+        self._settled = settled
         self.told = Told()
         self._attached = False  # the peer has
         self._overclaimed = False
@@ -239,7 +243,7 @@ class Exchange:
         if items:
             self._in_batch = True
             messages.append(Entries(self._folder, self._index.start, self._full, items))
-        if not page.more:
+        if not page.more and self._settled():
             messages += self._mark(often)
         if messages:
             self._index.settle()

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
@@ -62,6 +63,7 @@ class Fetcher:
         self._in_flight: dict[bytes, dict[bytes, Want]] = {}  # content -> where it is wanted
         self._burst: Mapping[bytes, Want] = {}  # is applied together with what is in flight
         self._stager = Stager(replica, self._staged_applied)
+        self._moves_due = True  # something goes, and nobody has looked for directories yet
         self.idle = True
         """Nothing can be done now about what is needed, if anything is."""
 
@@ -89,6 +91,7 @@ class Fetcher:
 
     def fresh(self, needed: Mapping[bytes, Want | None]) -> None:
         """These needs came up just now (None: the path is as wanted)."""
+        self._moves_due |= any(want and want.place is None for want in needed.values())
         queued = len(self._fresh) + len(self._needs)
         # a peer that is just indexing tells 512 at a time: the queue would grow to all of them
         if len(needed) > FRESH or len(self._fresh) > FRESH or queued > FULL:
@@ -99,7 +102,8 @@ class Fetcher:
 
     async def _rest(self) -> None:
         now = time.monotonic()
-        ends = [pause.until for pause in self._pauses.values() if pause.until > now]
+        ends = [pause.until for pause in self._pauses.values()]
+        ends = [end for end in (*ends, self._batch_ends()) if end > now]
         if self._ask_again_at is not None:
             ends.append(self._ask_again_at)
         timeout = max(0.05, min(ends) - now) if ends else None
@@ -141,17 +145,41 @@ class Fetcher:
     # ------------------------------------------------------------------ one round
 
     async def _round(self, group: asyncio.TaskGroup) -> bool:
-        """Apply what is at hand, start fetching what is not; False: nothing to do now."""
+        """Apply what is at hand, start fetching what is not; False: nothing to do now.
+
+        In the middle of a batch of entries what is at hand waits, and what is to be shown
+        together with it: see `Batch`.
+        """
+        ended = self._batch_ends() <= time.monotonic()
+        if self._moves_due and ended:
+            await self._move_directories()
         await self._look()
         needs = self._needs
-        if self._is_burst():
+        burst = self._is_burst()
+        if burst and not ended:
+            return False
+        if burst:
             self._start_burst(group)
         started = self._start_packs(group) + self._start_large(group)
-        if needs.now:
+        if needs.now and ended:
             chosen = needs.take_now(BATCH_FILES)
             self.took(await self._replica.apply(chosen, {}, {}), chosen)
             return True
         return started > 0
+
+    def _batch_ends(self) -> float:
+        """Return until when the end of a batch is waited for, by the monotonic clock."""
+        return max((link.batch.until for link in self._replica.links), default=-math.inf)
+
+    async def _move_directories(self) -> None:
+        """Rename whole directories, before any file in one is touched."""
+        self._moves_due = False
+        applied = await self._replica.move_directories()
+        if applied.done:
+            self._needs = Needs()
+            self.look_again()
+        if applied.done or applied.rescan:
+            self.took(applied)
 
     async def _look(self) -> None:
         """Look at what came up just now, and at more needs while few are left in the queue.

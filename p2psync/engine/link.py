@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import AsyncIterator
-from contextlib import suppress
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from p2psync.engine.exchange import Exchange
@@ -36,7 +37,41 @@ NEED_EVERY_S = 0.25  # how often a peer is told nothing but how much is still la
 TURNS = 2  # messages of one peer that wait to be taken
 # Requests of one peer for which contents are read at the same time. Those for chunks of large
 # files wait in a row of their own: six of 2 MiB take a second at 100 Mbit/s.
+BATCH_S = 30.0
+PAGE_S = 2.0  # a scan that finds a move tells it in units of a tenth of that
 GIVING_AT_ONCE = 4
+
+
+class Batch:
+    """The batch of entries a peer is sending, which a mark will end.
+
+    Until then it may have told half of a move: what stands here already and is wanted
+    elsewhere can wait, so that it is moved and not copied. But not for ever: for BATCH_S at
+    most, and only while pages keep coming.
+    """
+
+    def __init__(self) -> None:
+        self._began = math.inf
+        self._page_at = -math.inf
+
+    @contextmanager
+    def page(self) -> Iterator[None]:
+        """Note that a page of it is being taken in."""
+        self._began = min(self._began, time.monotonic())
+        self._page_at = math.inf
+        try:
+            yield
+        finally:
+            self._page_at = time.monotonic()
+
+    def end(self) -> None:
+        """Note that the mark came."""
+        self._began, self._page_at = math.inf, -math.inf
+
+    @property
+    def until(self) -> float:
+        """How long to wait for the end, by the monotonic clock."""
+        return min(self._began + BATCH_S, self._page_at + PAGE_S)
 
 
 class Link:
@@ -51,6 +86,7 @@ class Link:
         self.conversation = conversation
         self.exchange = exchange
         self.wake = asyncio.Event()
+        self.batch = Batch()
         self.gone: set[bytes] = set()
         self.open_asks = 0  # ours, not answered yet
         self.answering = 0  # theirs, not answered yet

@@ -38,6 +38,10 @@ class Owner(Protocol):
         """Apply one batch; see `Applier.apply`."""
         ...
 
+    async def move_directories(self) -> Applied:
+        """Rename whole directories where that is all there is to do; see `engine.moves`."""
+        ...
+
     def took(self, applied: Applied) -> None:
         """Keep what a batch came to."""
         ...

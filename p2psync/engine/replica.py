@@ -256,6 +256,16 @@ class Replica(Standing):
             self.hold(str(trouble))
             return Applied()
 
+    async def move_directories(self) -> Applied:
+        """Rename whole directories in the worker thread; nothing while that may not be."""
+        if not self.may_apply:
+            return Applied()
+        try:
+            return await self.worker(lambda: self.stock.mover.move_all())
+        except RootTrouble as trouble:
+            self.hold(str(trouble))
+            return Applied()
+
     def took(self, applied: Applied) -> None:
         """Note the outcome of a batch."""
         self.problems.took(applied)
@@ -279,6 +289,7 @@ class Replica(Standing):
     def surveyed(self) -> None:
         """A scan is over."""
         self.fetcher.look_again()
+        self._wake_links()  # a mark may have waited for it
         self.changed.ring()
 
     def note(self, found: Found) -> None:
@@ -307,6 +318,7 @@ class Replica(Standing):
             self.stock.draft,
             self._need,
             self._stuck,
+            self.stock.settled,
         )
         link = Link(conversation, exchange, self.worker)
         sending = self._sender(link)
@@ -383,7 +395,8 @@ class Replica(Standing):
                 await self.worker(exchange.take_knowledge, message)
                 link.wake.set()
             case Entries():
-                changes = await self.worker(exchange.take_entries, message)
+                with link.batch.page():
+                    changes = await self.worker(exchange.take_entries, message)
                 if told_something(changes):
                     self.fetcher.fresh(changes.needed)
                     self._moved()
@@ -398,6 +411,8 @@ class Replica(Standing):
         before = link.exchange.told
         members = self._members()
         changes = await self.worker(link.exchange.take_mark, message, members)
+        link.batch.end()
+        self.fetcher.wake.set()
         if self.stock.safe and not self._may_adopt:
             self._may_adopt = True
             self.survey.follow(Hint(everything=True))

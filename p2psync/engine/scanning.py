@@ -9,17 +9,18 @@ to (`Found.ahead`) has no unit that takes long.
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import groupby, islice
 
 from p2psync.core import paths
 from p2psync.core.ignore import Rules
-from p2psync.core.index import Changes
+from p2psync.core.index import Changes, Row, Signature
 from p2psync.core.observed import Observed
 from p2psync.core.problem import Problem, Reason
 from p2psync.engine.exchange import DraftMaker
+from p2psync.engine.renames import Renames
 from p2psync.fs.hashing import observe, observe_many
 from p2psync.fs.root import Root
 from p2psync.fs.scan import (
@@ -35,8 +36,12 @@ from p2psync.store.index import Index
 logger = logging.getLogger(__name__)
 
 UNIT_PATHS = 512
+UNIT_MOVED = 2_048  # what is not read and what is gone: some 100 ms
 UNIT_LOOKS = 2_048  # at what is as its row says: 10-20 ms
 UNIT_BYTES = 32 * 1024 * 1024
+
+Moved = tuple[Row, Signature]
+"""The row something has under the former name of its directory, and what was seen of it."""
 
 
 @dataclass(frozen=True)
@@ -66,9 +71,9 @@ class Found:
     """What one unit of a scan found.
 
     changed: the index changed. again: what to look at again soon, because it was still being
-    written. problems: by path; None says that an earlier problem is gone.
-    gone: what has a row no more. over: set by the last unit. ahead: large files of the next
-    unit; `Scanner.look_ahead`, from any thread, spares it the hashing.
+    written. problems: by path; None says that an earlier problem is gone. gone: what is
+    certainly not there. over: set by the last unit. ahead: large files of the next unit;
+    `Scanner.look_ahead`, from any thread, spares it the hashing.
     """
 
     changed: bool = False
@@ -87,6 +92,7 @@ class Scanner:
         self._root = root
         self._draft = draft
         self._ahead: dict[bytes, Observed | Problem | None] = {}
+        self._suspects: list[set[bytes]] = []  # of every scan under way
 
     def look_ahead(self, path: bytes) -> None:
         """Hash a large file for the unit that will take it in; not in the worker thread."""
@@ -94,8 +100,7 @@ class Scanner:
 
     def tree(self, start: bytes, rules: Rules) -> Iterator[Found]:
         """Scan a directory and everything below it; b"" is the root."""
-        parts = scan_tree(self._root, start, self._index.children, rules)
-        return self._run(parts, whole=not start)
+        return self._run(self._trees([start], rules, Renames(self._root)), whole=not start)
 
     def hinted(self, hint: Hint, rules: Rules) -> Iterator[Found]:
         """Look where a hint points, and whole at directories that are not known yet."""
@@ -103,18 +108,22 @@ class Scanner:
 
     def _hinted(self, hint: Hint, rules: Rules) -> Iterator[DirectoryScan]:
         """What has a name is looked at first: what is in a directory comes after it."""
-        for part in self._named(hint.paths | hint.trees, rules):
+        renames = Renames(self._root)
+        for part in self._named(hint.paths | hint.trees, rules, renames):
             yield part
             fresh = [path for path in _new_below(part) if path not in hint.trees]
-            yield from self._trees(fresh, rules)
-        yield from self._trees(hint.trees, rules)
+            yield from self._trees(fresh, rules, renames)
+        yield from self._trees(hint.trees, rules, renames)
         for directory in hint.directories:
             rows = self._index.children(directory)
             part = scan_directory(self._root, directory, rows, rules)
+            renames.note(part, rows)
             yield part
-            yield from self._trees(_new_below(part), rules)
+            yield from self._trees(_new_below(part), rules, renames)
 
-    def _named(self, wanted: Collection[bytes], rules: Rules) -> Iterator[DirectoryScan]:
+    def _named(
+        self, wanted: Collection[bytes], rules: Rules, renames: Renames
+    ) -> Iterator[DirectoryScan]:
         """Look at just these; all of a unit's rows are asked for at once.
 
         What is as its row says costs 15 us: our own bulk apply comes back here.
@@ -126,11 +135,28 @@ class Scanner:
                 children = list(group)
                 known = {paths.name(path): rows[path] for path in children if path in rows}
                 names = list(map(paths.name, children))
-                yield scan_names(self._root, directory, names, known, rules)
+                part = scan_names(self._root, directory, names, known, rules)
+                renames.note(part, known)
+                yield part
 
-    def _trees(self, starts: Iterable[bytes], rules: Rules) -> Iterator[DirectoryScan]:
+    def _trees(
+        self, starts: Iterable[bytes], rules: Rules, renames: Renames
+    ) -> Iterator[DirectoryScan]:
+        rows: Mapping[bytes, Row] = {}
+
+        def rows_of(directory: bytes) -> Mapping[bytes, Row]:
+            nonlocal rows
+            rows = self._index.children(directory)
+            return rows
+
+        def before(directory: bytes) -> Mapping[bytes, Row] | None:
+            former = renames.former(directory)
+            return None if former is None else self._index.children(former)
+
         for start in starts:
-            yield from scan_tree(self._root, start, self._index.children, rules)
+            for part in scan_tree(self._root, start, rows_of, rules, before):
+                renames.note(part, rows)
+                yield part
 
     def paths(self, wanted: Iterable[bytes]) -> Iterator[Found]:
         """Look at just these paths: what is needed, after a start (design 6.3)."""
@@ -158,37 +184,64 @@ class Scanner:
     def _units(self, parts: Iterator[DirectoryScan]) -> Iterator[Found]:
         pending: list[bytes] = []
         sizes: list[int] = []
-        missing: list[bytes] = []
+        moved: dict[bytes, Moved] = {}
         problems: dict[bytes, Problem | None] = {}
         passed = 0
-        for part in parts:
-            passed += part.same
-            if passed >= UNIT_LOOKS:  # others may have their turn
-                passed = 0
-                yield Found()
-            problems.update({problem.path: problem for problem in part.problems})
-            pending += part.changed
-            sizes += part.sizes
-            for path in part.missing:
-                missing.append(path)
-                missing += self._index.rows_below(path)
-            for path in part.replaced:  # a directory that is a file or a link now
-                missing += self._index.rows_below(path)
-            while len(pending) >= UNIT_PATHS:
-                count = portion(sizes)
+        with self._suspecting() as missing:
+            for part in parts:
+                passed += part.same
+                if passed >= UNIT_LOOKS:  # others may have their turn
+                    passed = 0
+                    yield Found()
+                problems.update({problem.path: problem for problem in part.problems})
+                pending += part.changed
+                sizes += part.sizes
+                moved |= part.moved
+                self._suspect(part, missing)
+                while len(pending) >= UNIT_PATHS or len(moved) >= UNIT_MOVED:
+                    count = portion(sizes)
+                    some = dict(islice(moved.items(), UNIT_MOVED))
+                    yield from self._announced(pending[:count])
+                    # a directory together with what moved with it
+                    yield self._take_in(pending[:count], (), problems, some)
+                    pending, sizes, problems = pending[count:], sizes[count:], {}
+                    moved = dict(islice(moved.items(), len(some), None))
+            while (count := portion(sizes)) < len(pending):
                 yield from self._announced(pending[:count])
                 yield self._take_in(pending[:count], (), problems)
                 pending, sizes, problems = pending[count:], sizes[count:], {}
-        while (count := portion(sizes)) < len(pending):
-            yield from self._announced(pending[:count])
-            yield self._take_in(pending[:count], (), problems)
-            pending, sizes, problems = pending[count:], sizes[count:], {}
-        # children first: a directory never seems to be gone while it holds something
-        missing = sorted(set(missing), reverse=True)
-        yield from self._announced(pending)
-        yield self._take_in(pending, missing[:UNIT_PATHS], problems)
-        for i in range(UNIT_PATHS, len(missing), UNIT_PATHS):
-            yield self._take_in([], missing[i : i + UNIT_PATHS], {})
+            # children first: a directory never seems to be gone while it holds something
+            gone = sorted(missing, reverse=True)
+            yield from self._announced(pending)
+            yield self._take_in(pending, gone[:UNIT_PATHS], problems, moved)
+            for i in range(UNIT_PATHS, len(gone), UNIT_MOVED):
+                yield self._take_in([], gone[i : i + UNIT_MOVED], {})
+
+    def _suspect(self, part: DirectoryScan, missing: set[bytes]) -> None:
+        """Note what is missing; what has rows below a directory that is gone is so too."""
+        for path in part.missing:
+            missing.add(path)
+            missing.update(self._index.rows_below(path))
+        for path in part.replaced:  # a directory that is a file or a link now
+            missing.update(self._index.rows_below(path))
+
+    @contextmanager
+    def _suspecting(self) -> Iterator[set[bytes]]:
+        """Collect what seems missing; see `settled`."""
+        missing: set[bytes] = set()
+        self._suspects.append(missing)
+        try:
+            yield missing
+        finally:
+            self._suspects = [each for each in self._suspects if each is not missing]
+
+    @property
+    def settled(self) -> bool:
+        """False while a scan under way has found things missing and not told of it yet.
+
+        What is new has been taken in by then: who is told only that would see half a move.
+        """
+        return not any(self._suspects)
 
     def _announced(self, unit: list[bytes]) -> Iterator[Found]:
         """Say which file makes a unit large, if one does: it is the last of it."""
@@ -218,17 +271,19 @@ class Scanner:
 
     def _look(self, wanted: list[bytes]) -> Found:
         """Take in exactly these paths; what is not there is missing only with evidence."""
-        gone = [path for path in wanted if self._index.rows([path])]
-        return self._take_in(wanted, gone, {})
+        return self._take_in(wanted, wanted, {})
 
     def _take_in(
         self,
         changed: list[bytes],
         missing: Iterable[bytes],
         problems: dict[bytes, Problem | None],
+        moved: Mapping[bytes, Moved] | None = None,
     ) -> Found:
         found = Found(problems=dict(problems))
         observed: dict[bytes, Observed | None] = {}
+        for path, (row, signature) in (moved or {}).items():
+            observed[path] = Observed(*row.place[:6], signature)
         vanished: list[bytes] = []
         for path, seen in self._observe(changed):
             if isinstance(seen, Problem):
@@ -253,11 +308,10 @@ class Scanner:
         found.problems[problem.path] = problem
 
     def _confirmed(self, suspects: list[bytes]) -> list[bytes]:
-        """Those that have a row, are really gone, in a root that is still the same root."""
+        """Those that are really gone, in a root that is still the same root."""
         if not suspects:
             return []
-        known = self._index.rows(suspects)
-        gone = confirm_missing(self._root, [path for path in suspects if path in known])
+        gone = confirm_missing(self._root, suspects)
         if gone:
             self._root.check()
         return gone
@@ -303,7 +357,7 @@ def _noting(
 
 def _new_below(part: DirectoryScan) -> list[bytes]:
     """Return the subdirectories that are not those the rows know."""
-    new = set(part.changed)
+    new = {*part.changed, *part.moved}
     return [path for path in part.subdirectories if path in new]
 
 

@@ -21,6 +21,7 @@ from p2psync.core.index import Want
 from p2psync.core.problem import Problem
 from p2psync.engine import memory
 from p2psync.engine.apply import Applied, Applier, not_kept
+from p2psync.engine.moves import DirectoryMover
 from p2psync.engine.scanning import Found, Scanner
 from p2psync.errors import RootTrouble
 from p2psync.fs.partial import Partial
@@ -53,6 +54,7 @@ class Stock:
     index: Index
     root: Root
     applier: Applier
+    mover: DirectoryMover
     scanner: Scanner
 
     def __init__(self, record: FolderRecord, directory: Path, *, joining: bool) -> None:
@@ -106,6 +108,7 @@ class Stock:
             logger.warning("a crash had left %s", recovered)
         self.load_rules()
         self.applier = Applier(self.index, self.root, self.draft)
+        self.mover = DirectoryMover(self.index, self.root, self.draft)
         self.scanner = Scanner(self.index, self.root, self.draft)
         if not self.safe:
             if self.index.needed(limit=1):
@@ -130,6 +133,11 @@ class Stock:
         return Draft(
             self.index, spare_author=secrets.randbits(63) | 1, ignored=self.rules.ignored
         )
+
+    def settled(self) -> bool:
+        """Say whether no scan is in the middle of what may be a move; see `Scanner.settled`."""
+        scanner: Scanner | None = getattr(self, "scanner", None)
+        return scanner is None or scanner.settled
 
     def need(self) -> tuple[int, int]:
         """Return what is lacking here, files and bytes; in safe mode at least one file.

@@ -3,6 +3,7 @@
     create, open, check     the marker and whether this is still the same root (faults J01-J07)
     prepare_…, partial      complete new contents in `.p2psync/staging`   (`fs.staging`)
     put, move, remove, …    show them, looking at what is displaced       (`fs.place`)
+    move_directory          rename one with all that stands in it         (`fs.relocate`)
     sync, sync_…            make it durable, many at once
     recover, prune_history  after a crash; after a while
 
@@ -29,7 +30,7 @@ from p2psync.fs.history import remove_tree
 from p2psync.fs.marker import RootIdentity as RootIdentity
 from p2psync.fs.partial import Partial
 from p2psync.fs.place import Done as Done
-from p2psync.fs.place import Placing
+from p2psync.fs.relocate import Relocating
 from p2psync.fs.staging import NEW, OLD, PART, RECORD, Prepared, number_of
 from p2psync.fs.traits import probe
 
@@ -57,7 +58,7 @@ class RootFds(NamedTuple):
     history: int
 
 
-class Root(Placing):
+class Root(Relocating):
     """The opened root of one replica; made by `create` or `open`, to be closed."""
 
     identity: RootIdentity

@@ -27,24 +27,29 @@ from p2psync.fs.hashing import read_whole
 
 RULES_NAME: Final = b".p2psyncignore"
 
+RowsOf = Callable[[bytes], Mapping[bytes, Row]]
+"""The rows of a directory's children, by name."""
+
 
 @dataclass
 class DirectoryScan:
     """What a look into one directory found; all paths are relative to the root.
 
-    changed: to be observed. sizes: theirs, in bytes. missing: have a row and were not listed;
-    only suspects until `confirm_missing` has looked again, and what has rows below them is
-    missing with them.
-    replaced: those of changed that have a row as a directory and are none now: what has rows
-    below them is missing too. subdirectories: to be scanned next. ignored: stand here and are
-    none of our business. complete: False when the listing cannot be trusted to name all
-    children; then missing and replaced are empty. names: only these children were looked at;
-    None: all there are. same: how many are as their rows say.
+    changed: to be observed. sizes: theirs, in bytes. moved: stood under the directory's former
+    name and are unchanged since; the row they have there, and what was seen. missing: have a
+    row and were not listed; only suspects until `confirm_missing` has looked again, and what
+    has rows below them is missing with them. replaced: those of changed and moved that have a
+    row as a directory and are none now: what has rows below them is missing too.
+    subdirectories: to be scanned next. ignored: stand here and are none of our business.
+    complete: False when the listing cannot be trusted to name all children; then missing and
+    replaced are empty. names: only these children were looked at; None: all there are. same:
+    how many are as their rows say.
     """
 
     directory: bytes
     changed: list[bytes] = field(default_factory=list)
     sizes: list[int] = field(default_factory=list)
+    moved: dict[bytes, tuple[Row, Signature]] = field(default_factory=dict)
     missing: list[bytes] = field(default_factory=list)
     replaced: list[bytes] = field(default_factory=list)
     subdirectories: list[bytes] = field(default_factory=list)
@@ -56,7 +61,11 @@ class DirectoryScan:
 
 
 def scan_directory(
-    root: Ground, directory: bytes, rows: Mapping[bytes, Row], rules: Rules
+    root: Ground,
+    directory: bytes,
+    rows: Mapping[bytes, Row],
+    rules: Rules,
+    before: Mapping[bytes, Row] | None = None,
 ) -> DirectoryScan:
     """Compare one directory with its rows.
 
@@ -65,13 +74,14 @@ def scan_directory(
         directory: relative to it; b"" is the root itself.
         rows: the rows of its children, by name.
         rules: what to pass over.
+        before: the rows of the children it had under another name, if it was renamed.
 
     Returns:
         What was found. A directory that is no longer there is one without children.
     """
     scan = DirectoryScan(directory)
     if not rules.ignored(directory, is_directory=True):
-        _scan(scan, root, rows, rules)
+        _scan(scan, root, rows, rules, before)
     return scan
 
 
@@ -100,18 +110,21 @@ def scan_names(
 def scan_tree(
     root: Ground,
     start: bytes,
-    rows_of: Callable[[bytes], Mapping[bytes, Row]],
+    rows_of: RowsOf,
     rules: Rules,
+    before: Callable[[bytes], Mapping[bytes, Row] | None] | None = None,
 ) -> Iterator[DirectoryScan]:
     """Scan a directory and all below it, parents before children.
 
     rows_of returns the rows of a directory's children by name; it is asked just before that
-    directory is listed.
+    directory is listed. before: likewise, of the children it had under another name; None:
+    it had none.
     """
     pending = [start]
     while pending:
         directory = pending.pop()
-        scan = scan_directory(root, directory, rows_of(directory), rules)
+        rows = rows_of(directory)
+        scan = scan_directory(root, directory, rows, rules, before and before(directory))
         yield scan
         pending += reversed(scan.subdirectories)
 
@@ -123,7 +136,15 @@ def confirm_missing(root: Ground, paths: Iterable[bytes]) -> list[bytes]:
     scanned already is known to be elsewhere by then (fault B07). The caller makes sure that
     the root is still the root afterwards.
     """
-    return [path for path in paths if _gone(root, path, is_directory=False)]
+    absent: dict[bytes, bool] = {b"": False}  # a directory that is gone is looked at once
+    gone = []
+    for path in paths:
+        directory = path.rpartition(b"/")[0]
+        if directory not in absent:
+            absent[directory] = _gone(root, directory, is_directory=True)
+        if absent[directory] or _gone(root, path, is_directory=False):
+            gone.append(path)
+    return gone
 
 
 def load_rules(root: Ground) -> Rules | Problem:
@@ -150,14 +171,20 @@ def load_rules(root: Ground) -> Rules | Problem:
         return Problem(RULES_NAME, Reason.BAD_RULES, str(error))
 
 
-def _scan(scan: DirectoryScan, root: Ground, rows: Mapping[bytes, Row], rules: Rules) -> None:
+def _scan(
+    scan: DirectoryScan,
+    root: Ground,
+    rows: Mapping[bytes, Row],
+    rules: Rules,
+    before: Mapping[bytes, Row] | None = None,
+) -> None:
     # to look at names it is enough to enter it
     flags = os.O_RDONLY if scan.names is None else os.O_PATH
     try:
         fd = syscalls.open_beneath(root.fd, scan.directory, flags | os.O_DIRECTORY)
     except OSError as error:
         if error.errno in ABSENT and _gone(root, scan.directory, is_directory=True):
-            _compare(scan, (), rows, rules)
+            _compare(scan, (), rows, rules, None)
         else:
             scan.complete = False
             scan.problems.append(problem_of(scan.directory, error, reading=True))
@@ -168,7 +195,7 @@ def _scan(scan: DirectoryScan, root: Ground, rows: Mapping[bytes, Row], rules: R
             scan.complete = False
             scan.problems.append(Problem(scan.directory, Reason.MOUNTED))
             return
-        _compare(scan, _children(scan, fd, device, rules), rows, rules)
+        _compare(scan, _children(scan, fd, device, rules), rows, rules, before)
     finally:
         os.close(fd)
 
@@ -178,12 +205,15 @@ def _compare(
     listed: Iterable[tuple[bytes, Signature]],
     rows: Mapping[bytes, Row],
     rules: Rules,
+    before: Mapping[bytes, Row] | None,
 ) -> None:
-    found = diff(listed, rows)
+    found = diff(listed, rows, before)
     scan.same = found.same
     prefix = scan.directory + b"/" if scan.directory else b""
     scan.changed += [prefix + name for name in found.changed]
     scan.sizes += found.sizes
+    if before:
+        scan.moved = {prefix + n: (before[n], seen) for n, seen in found.moved.items()}
     if not scan.complete:
         return
     scan.replaced += [prefix + name for name in found.replaced]

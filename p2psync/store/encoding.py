@@ -33,6 +33,13 @@ class Living(msgspec.Struct, frozen=True, array_like=True):
     live: dict[Dot, msgspec.Raw]
 
 
+class Signed(msgspec.Struct, frozen=True, array_like=True):
+    """A row of which nothing is read: what it shows, and the signature."""
+
+    place: msgspec.Raw
+    signature: msgspec.Raw
+
+
 encode: Final = msgspec.msgpack.Encoder().encode
 decode_context: Final = msgspec.msgpack.Decoder(Context).decode
 decode_living: Final = msgspec.msgpack.Decoder(Living).decode
@@ -42,6 +49,7 @@ decode_member: Final = msgspec.msgpack.Decoder(MemberRow).decode
 decode_texts: Final = msgspec.msgpack.Decoder(tuple[str, ...]).decode
 _decode_place: Final[Callable[[bytes], _Packed]] = msgspec.msgpack.Decoder(_Packed).decode
 _decode_row: Final[Callable[[bytes], _PackedRow]] = msgspec.msgpack.Decoder(_PackedRow).decode
+_decode_signature: Final = msgspec.msgpack.Decoder(Signed).decode
 
 
 def encode_place(path: bytes, place: Place) -> bytes:
@@ -63,6 +71,14 @@ def decode_row(path: bytes, body: bytes) -> Row:
     """Decode what `encode_row` made of the same path."""
     packed, signature = _decode_row(body)
     return Row(_unpack(path, packed), signature)
+
+
+def shown(row: bytes, place: bytes) -> bytes:
+    """Return the body of a row that shows a place, by their bodies; the signature stays.
+
+    Both were encoded for a path that is the home of what they show.
+    """
+    return b"\x92" + place + bytes(_decode_signature(row).signature)
 
 
 def _pack(path: bytes, place: Place) -> tuple[object, ...]:

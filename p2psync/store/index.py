@@ -19,15 +19,15 @@ from p2psync.store.conflicts import ConflictsPart
 from p2psync.store.contents import ContentsPart
 from p2psync.store.database import Database
 from p2psync.store.entries import EntriesPart, Page
+from p2psync.store.moves import MovesPart
 from p2psync.store.peers import PeersPart
-from p2psync.store.rows import RowsPart
 
 NAME_KEY: Final = "file name"
 
 __all__ = ["CorruptIndexError", "Index", "Page"]
 
 
-class Index(EntriesPart, RowsPart, ConflictsPart, PeersPart, ContentsPart):
+class Index(EntriesPart, MovesPart, ConflictsPart, PeersPart, ContentsPart):
     """One replica's database; implements `core.index.Reader`."""
 
     def __init__(self, database: Database, start: int) -> None:

@@ -14,6 +14,7 @@ from p2psync.core.draft import Draft
 from p2psync.core.entry import EMPTY, Entry, Kind
 from p2psync.core.ids import Dot
 from p2psync.core.index import Changes, Claim, Place
+from p2psync.core.moves import MoveDirectory, directory_moves
 from p2psync.core.observed import Observed
 from p2psync.core.overlay import is_directory
 from p2psync.core.paths import ancestors, is_below, parent
@@ -316,7 +317,9 @@ class Replica:
         commit False: the process dies before what it did is recorded. only: the place in the
         list of needed paths of the one to apply. stop: dies after so many steps.
         """
-        done = 0
+        done = 0 if only is not None else self._move_directories(commit, stop, check)
+        if stop is not None:
+            stop -= done
         holders = list(holders)
         for _ in range(4):
             needed = sorted(self.index.needed)
@@ -333,6 +336,44 @@ class Replica:
             if not made or not commit or only is not None:
                 break
         return done
+
+    def _move_directories(
+        self, commit: bool, stop: int | None, check: Callable[[], None] | None
+    ) -> int:
+        """Rename whole directories; return how many steps were made."""
+        made = 0
+        skipped: set[bytes] = set()
+        for step in directory_moves(self.index)[:stop]:
+            if isinstance(step, MakeDirectory):
+                if step.path in self.disk or not self._has_parent(step.path):
+                    skipped.add(step.path)
+                    continue
+                self.disk[step.path] = DIRECTORY
+                if commit:
+                    self._record(step)
+            elif step.after & skipped or not self._move_directory(step):
+                skipped.add(step.path)
+                continue
+            elif commit:
+                self.index.rename_directory(step.source, step.path)
+            made += 1
+            if check is not None:
+                check()
+        return made
+
+    def _move_directory(self, step: MoveDirectory) -> bool:
+        """Rename a directory on the disk, if all in it is as the rows say."""
+        disk, source = self.disk, step.source
+        there = {p: thing for p, thing in disk.items() if p == source or is_below(p, source)}
+        rows = {source: step.row, **dict(self.index.rows_in(source))}
+        if there != {path: looks(row.place) for path, row in rows.items()}:
+            return False
+        if step.path in disk or not self._has_parent(step.path):
+            return False
+        for path, thing in there.items():
+            del disk[path]
+            disk[step.path + path[len(source) :]] = thing
+        return True
 
     def _carry_out(
         self, steps: list[Step], have: set[int], commit: bool, check: Callable[[], None] | None

@@ -23,7 +23,7 @@ def row(signature: Signature | None, kind: Kind = Kind.FILE) -> Row:
 
 def test_an_equal_signature_is_the_same() -> None:
     """What lstat says is all equal: no look."""
-    assert diff([(b"x", SEEN)], {b"x": row(SEEN)}) == Diff([], [], [], 1, [])
+    assert diff([(b"x", SEEN)], {b"x": row(SEEN)}) == Diff([], [], [], 1, [], {})
 
 
 @pytest.mark.parametrize(
@@ -52,7 +52,9 @@ def test_a07_what_cannot_be_trusted_is_looked_at() -> None:
 
 def test_new_and_missing() -> None:
     """A name without a row is looked at; a row without a name is missing."""
-    assert diff([(b"new", SEEN)], {b"old": row(SEEN)}) == Diff([b"new"], [b"old"], [], 0, [3])
+    assert diff([(b"new", SEEN)], {b"old": row(SEEN)}) == Diff(
+        [b"new"], [b"old"], [], 0, [3], {}
+    )
 
 
 def test_a_directory_is_compared_by_identity() -> None:
@@ -60,10 +62,10 @@ def test_a_directory_is_compared_by_identity() -> None:
     seen = SEEN._replace(mode=DIRECTORY)
     rows = {b"d": row(seen, Kind.DIRECTORY)}
     assert diff([(b"d", seen._replace(mtime_ns=9, ctime_ns=9, size=9))], rows).same == 1
-    assert diff([(b"d", seen._replace(inode=9))], rows) == Diff([b"d"], [], [], 0, [3])
+    assert diff([(b"d", seen._replace(inode=9))], rows) == Diff([b"d"], [], [], 0, [3], {})
 
 
 def test_a_directory_that_is_none_any_more_is_reported() -> None:
     """What stood below it is missing too, and the caller is told."""
     rows = {b"d": row(SEEN._replace(mode=DIRECTORY), Kind.DIRECTORY)}
-    assert diff([(b"d", SEEN)], rows) == Diff([b"d"], [], [b"d"], 0, [3])
+    assert diff([(b"d", SEEN)], rows) == Diff([b"d"], [], [b"d"], 0, [3], {})

@@ -226,6 +226,18 @@ class World:
             if all(to + p[len(path) :] in disk for p in disk if is_below(p, path)):
                 self._delete(m, path)
 
+    def op_fill(self, m: str, path: bytes) -> None:
+        """A directory comes with things in it."""
+        for inner in (b"/x", b"/y", b"/e/z"):
+            self._write(m, path + inner, self._fresh())
+
+    def op_mvd(self, m: str, i: int, to: bytes) -> None:
+        """A directory that holds something gets another name."""
+        disk = self.replicas[m].disk
+        filled = sorted({above for path in disk for above in ancestors(path)})
+        if i < len(filled):
+            self.op_mv(m, filled[i], to)
+
     def op_swap(self, m: str, path: bytes, to: bytes) -> None:
         disk = self.replicas[m].disk
         a, b = disk.get(path), disk.get(to)
@@ -606,21 +618,32 @@ WEIGHTS = {
     "c": 4, "m": 3, "mv": 2, "dc": 3, "wc": 2, "mc": 1, "mk": 1, "part": 4, "open": 2,
     "step": 5, "cut": 1, "crash": 1, "crashapply": 2, "crashstep": 2, "down": 2, "snap": 1,
     "roll": 1, "gc": 4, "forget": 1, "mkdir": 3, "turn": 2, "into": 2, "swap": 2, "look": 1,
+    "mvd": 5, "fill": 4,
 }  # fmt: skip
 ALWAYS = frozenset(("w", "d", "scan", "sync", "apply", "apply1"))
 BASIC = ALWAYS | {"part", "open", "step", "cut", "mv", "dc", "wc", "mc"}
 ALL = BASIC | {"mk", "m", "crash", "crashapply", "gc", "swap"}
-TREES = ALL | {"mkdir", "turn", "into"}
+TREES = ALL | {"mkdir", "turn", "into", "mvd", "fill"}
+MOVES = ALWAYS | {"fill", "mvd", "mv", "part", "crash", "crashapply", "crashstep"}
 ROLL = ALL | {"snap", "roll", "forget", "c", "down"}
-FEATURES = {"always": ALWAYS, "basic": BASIC, "all": ALL, "trees": TREES, "roll": ROLL}
-USERS = frozenset(("w", "d", "c", "m", "mv", "dc", "wc", "mc", "mk", "mkdir", "turn", "into"))
+FEATURES = {
+    "always": ALWAYS,
+    "basic": BASIC,
+    "all": ALL,
+    "trees": TREES,
+    "moves": MOVES,
+    "roll": ROLL,
+}
+USERS = frozenset(
+    ("w", "d", "c", "m", "mv", "dc", "wc", "mc", "mk", "mkdir", "turn", "into", "mvd", "fill")
+)
 
 
 def generate(rng: random.Random, count: int, length: int, features: frozenset[str]) -> list[Op]:
     """Return a random script."""
     names = "ABCD"[:count]
     paths = PATHS[: rng.choice((1, 1, 2, 3))]
-    if "mkdir" in features:
+    if "mkdir" in features or "fill" in features:
         paths = tuple(rng.sample(TREE, rng.choice((2, 3, 4, 7))))
     kinds = [k for k in WEIGHTS if k in features for _ in range(WEIGHTS[k])]
     script: list[Op] = []
@@ -637,8 +660,10 @@ def _arguments(
     kind: str, rng: random.Random, m: str, other: str, path: bytes, paths: Sequence[bytes]
 ) -> tuple[object, ...]:
     few = rng.randrange(3)
-    if kind in ("w", "d", "mkdir", "turn", "into", "look"):
+    if kind in ("w", "d", "mkdir", "turn", "into", "look", "fill"):
         return (path,)
+    if kind == "mvd":
+        return (few, rng.choice((*paths, *PATHS, b"d/t")))
     if kind in ("mv", "swap"):
         return (path, rng.choice((*paths, *PATHS)))
     if kind in ("sync", "open", "cut"):

@@ -46,6 +46,7 @@ class Side:
         self.name = name
         self.key = name.encode().ljust(32, b"-")
         self.path = path / f"{name}.db"
+        self.settled = True
         self.start()
 
     def start(self) -> None:
@@ -80,7 +81,13 @@ class Side:
     def exchange_with(self, key: bytes) -> Exchange:
         """Return this side's half of a session with whoever has this key."""
         return Exchange(
-            self.index, FOLDER, key, self.draft, self.index.needed_totals, lambda: False
+            self.index,
+            FOLDER,
+            key,
+            self.draft,
+            self.index.needed_totals,
+            lambda: False,
+            lambda: self.settled,
         )
 
     @property
@@ -581,3 +588,17 @@ def test_a_cursor_of_another_life_counts_for_nothing(sides: Sides) -> None:
     half.take_recognised(Recognised(FOLDER, True))
     messages = half.next_messages()
     assert [type(message) for message in messages] == [Entries, Mark]
+
+
+def test_no_batch_ends_in_the_middle_of_a_move(tmp_path: Path) -> None:
+    """While a scan has new names told and old ones not, entries go and no mark does."""
+    a, b = Side(tmp_path, "a"), Side(tmp_path, "b")
+    talk = Talk(a, b)
+    talk.until_silent()
+    a.settled = False
+    a.sees(b"new", "text")
+
+    said = talk.until_silent()
+    assert (said["a Entries"], said["a Mark"]) == (1, 0)
+    a.settled = True
+    assert talk.until_silent()["a Mark"] == 1

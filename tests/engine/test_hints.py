@@ -16,6 +16,7 @@ from blake3 import blake3
 from p2psync.core.draft import Draft
 from p2psync.core.entry import Kind
 from p2psync.core.ignore import NOTHING, Rules
+from p2psync.core.index import Row
 from p2psync.core.problem import Reason
 from p2psync.engine import scanning, survey
 from p2psync.engine.scanning import Found, Scanner
@@ -99,6 +100,97 @@ def test_a_rename_is_one_step(scanned: Scanned, folder: Path) -> None:
     found = scanned.hinted(Hint({b"d"}, trees={b"x"}))
     assert sum(each.changed for each in found) == 1
     assert scanned.paths() == [b"a", b"x", b"x/b", b"x/e", b"x/e/c"]
+
+
+def settle(index: Index, root: Root) -> None:
+    """Believe the timestamps of all rows: enough time has passed."""
+    draft = Draft(index, spare_author=8)
+    for path, row in index.rows(list(index.rows_below(b""))).items():
+        draft.set_row(path, Row(row.place, root.look(path)))
+    index.write(draft.finish())
+
+
+def content_of(data: bytes) -> bytes:
+    return blake3(data).digest()
+
+
+@pytest.mark.parametrize("whole", [False, True], ids=["hinted", "full scan"])
+def test_a_renamed_directory_is_not_read(
+    scanned: Scanned, folder: Path, whole: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What lies in it has its old contents, at any depth, without a byte being read."""
+    settle(scanned.index, scanned.root)
+    (folder / "d").rename(folder / "x")
+    monkeypatch.setattr(os, "read", None)
+    if whole:
+        scanned.everything()
+    else:
+        scanned.hinted(Hint({b"d"}, trees={b"x"}))
+    assert scanned.paths() == [b"a", b"x", b"x/b", b"x/e", b"x/e/c"]
+    rows = scanned.index.rows([b"x/b", b"x/e/c"])
+    assert rows[b"x/b"].place.content == content_of(b"b")
+    assert rows[b"x/e/c"].place.content == content_of(b"c")
+    assert rows[b"x/b"].signature == scanned.root.look(b"x/b")
+
+
+def test_what_changed_in_a_renamed_directory_is_read(scanned: Scanned, folder: Path) -> None:
+    """A file that is not word for word as its row says is read, and so is another file."""
+    settle(scanned.index, scanned.root)
+    (folder / "d").rename(folder / "x")
+    before = (folder / "x" / "b").stat()
+    (folder / "x" / "b").write_bytes(b"B")
+    os.utime(folder / "x" / "b", ns=(before.st_atime_ns, before.st_mtime_ns))
+    (folder / "x" / "e" / "c").unlink()
+    (folder / "x" / "e" / "c").write_bytes(b"C")
+    scanned.hinted(Hint({b"d"}, trees={b"x"}))
+    rows = scanned.index.rows([b"x/b", b"x/e/c"])
+    assert rows[b"x/b"].place.content == content_of(b"B")
+    assert rows[b"x/e/c"].place.content == content_of(b"C")
+
+
+def test_what_may_have_changed_unseen_is_read(scanned: Scanned, folder: Path) -> None:
+    """A row without a signature, made within the timestamps' grain, is no evidence."""
+    settle(scanned.index, scanned.root)
+    draft = Draft(scanned.index, spare_author=8)
+    row = scanned.index.rows([b"d/b"])[b"d/b"]
+    draft.set_row(b"d/b", Row(row.place._replace(content=b"?" * 32), None))
+    scanned.index.write(draft.finish())
+    (folder / "d").rename(folder / "x")
+    scanned.hinted(Hint({b"d"}, trees={b"x"}))
+    assert scanned.index.rows([b"x/b"])[b"x/b"].place.content == content_of(b"b")
+
+
+def test_two_directories_that_swapped_names_are_not_read(
+    scanned: Scanned, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each is recognised under the other's name."""
+    (folder / "g").mkdir()
+    (folder / "g" / "b").write_bytes(b"g")
+    scanned.everything()
+    settle(scanned.index, scanned.root)
+    (folder / "d").rename(folder / "t")
+    (folder / "g").rename(folder / "d")
+    (folder / "t").rename(folder / "g")
+    monkeypatch.setattr(os, "read", None)
+    scanned.everything()
+    rows = scanned.index.rows([b"d/b", b"g/b"])
+    assert rows[b"d/b"].place.content == content_of(b"g")
+    assert rows[b"g/b"].place.content == content_of(b"b")
+
+
+def test_half_a_move_is_told_as_such(
+    scanned: Scanned, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From the first unit that sees something missing to the last, the scan is not settled."""
+    monkeypatch.setattr(scanning, "UNIT_MOVED", 2)
+    settle(scanned.index, scanned.root)
+    (folder / "d").rename(folder / "x")
+    settled = []
+    for found in scanned.scanner.hinted(Hint({b"d"}, trees={b"x"}), NOTHING):
+        settled.append((found.over is not None, scanned.scanner.settled))
+    assert len(settled) > 2
+    assert settled[-1] == (True, True)
+    assert not any(is_settled for _, is_settled in settled[:-1])
 
 
 def test_a_directory_that_became_a_file(scanned: Scanned, folder: Path) -> None:

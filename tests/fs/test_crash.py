@@ -64,6 +64,13 @@ def _move(folder: Folder, rows: dict[bytes, Row]) -> object:
     return folder.root.move(b"y", b"d/x", rows[b"y"], place_of(b"moved"), rows.get(b"d/x"))
 
 
+def _move_directory(folder: Folder, rows: dict[bytes, Row]) -> object:
+    def children(directory: bytes) -> dict[bytes, Row]:
+        return {b"in": rows[b"y/in"]} if directory == b"y" else {}
+
+    return folder.root.move_directory(b"y", b"d/x", rows[b"y"], children)
+
+
 def _remove(folder: Folder, rows: dict[bytes, Row]) -> object:
     return folder.root.remove(b"d/x", rows[b"d/x"])
 
@@ -82,6 +89,9 @@ ACTS: dict[str, Act] = {
     },
     "move": Act(_move, {b"d": DIRECTORY, b"y": b"moved"}, (None, b"moved")),
     "move-onto": Act(_move, {b"d/x": b"old", b"y": b"moved"}, (b"old", b"moved")),
+    "move-directory": Act(
+        _move_directory, {b"d": DIRECTORY, b"y": DIRECTORY, b"y/in": b"in"}, (None, DIRECTORY)
+    ),
     "remove": Act(_remove, {b"d/x": b"old"}, (b"old", None)),
     "remove-link": Act(_remove, {b"d/x": Link(b"old")}, (Link(b"old"), None)),
     "replace-hardlinked": Act(_hardlinked, {b"d/x": b"old"}, (b"old", b"new")),

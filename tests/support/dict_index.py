@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from p2psync.core.entry import Entry
+from p2psync.core.entry import Entry, Kind
 from p2psync.core.index import Changes, Claim, Facts, Row, Want
+from p2psync.core.paths import ancestors
 
 
 class DictIndex:
@@ -91,6 +92,51 @@ class DictIndex:
     def rows_below(self, path: bytes) -> Iterator[bytes]:
         self.reads += 1
         return iter(sorted(p for p in self.all_rows if _below(p, path)))
+
+    # -- core.moves.Reader
+
+    def wants(self, paths: Iterable[bytes]) -> dict[bytes, Want]:
+        return {path: self.needed[path] for path in paths if path in self.needed}
+
+    def children(self, directory: bytes) -> dict[bytes, Row]:
+        begin = len(directory) + 1 if directory else 0
+        return {
+            path[begin:]: row
+            for path, row in self.all_rows.items()
+            if _below(path, directory) and b"/" not in path[begin:]
+        }
+
+    def rows_in(self, directory: bytes) -> Iterator[tuple[bytes, Row]]:
+        return iter(
+            sorted((p, row) for p, row in self.all_rows.items() if _below(p, directory))
+        )
+
+    def wants_in(self, directory: bytes) -> Iterator[tuple[bytes, Want]]:
+        found = ((p, want) for p, want in self.needed.items() if _below(p, directory))
+        return iter(sorted(found, key=lambda item: item[0]))
+
+    def directories_going(self) -> Iterator[bytes]:
+        going: set[bytes] = set()
+        for path, want in sorted(self.needed.items(), key=lambda item: item[0]):
+            row = self.all_rows.get(path)
+            stands = row is not None and row.place.kind is Kind.DIRECTORY
+            if want.place is None and stands and going.isdisjoint(ancestors(path)):
+                going.add(path)
+                yield path
+
+    def directories_coming(self) -> Iterator[bytes]:
+        for path, want in sorted(self.needed.items(), key=lambda item: item[0]):
+            wanted = want.place is not None and want.place.kind is Kind.DIRECTORY
+            if wanted and path not in self.all_rows:
+                yield path
+
+    def rename_directory(self, source: bytes, path: bytes) -> None:
+        for old in [source, *(below for below, _ in self.rows_in(source))]:
+            new = path + old[len(source) :]
+            want = self.needed.pop(new)
+            assert want.place is not None
+            self.all_rows[new] = Row(want.place, self.all_rows.pop(old).signature)
+            del self.needed[old]
 
 
 def _below(path: bytes, directory: bytes) -> bool:

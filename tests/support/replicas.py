@@ -126,6 +126,10 @@ class Cluster:
         assert all(tree == trees[0] for tree in trees), trees
         return trees[0]
 
+    def within(self) -> asyncio.Timeout:
+        """Return the patience of these tests: `async with made.within(): …`."""
+        return asyncio.timeout(PATIENCE_S)
+
     async def _all_in_sync(self, sites: list[Site]) -> bool:
         for site in sites:
             if not await site.replica.in_sync():
