@@ -22,7 +22,7 @@ from p2psync.store.facts import FactsPart
 CHILDREN_FIRST: Final = 2  # a subdirectory and what lies in it: go on behind
 CHILDREN_MOST: Final = 512
 GENERATION_BITS: Final = 15
-FRESH_ROWS: Final = 2_048  # kept in memory, 2 MB: our own applies come back as file events
+FRESH_ROWS: Final = 1_024  # kept in memory, 1 MB: our own applies come back as file events
 
 Position = tuple[int, bytes]
 """A place in the order of needs: how many bits the size has, and the path."""
