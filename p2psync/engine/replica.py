@@ -74,7 +74,7 @@ QUIET_S = 60.0
 DIGEST_S = 600.0
 PRUNE_S = 3_600.0
 CALM_UNITS = 4  # of the worker in one round of tending: fewer, and nothing much goes on
-BURST_UNITS = 32  # of the worker: so many leave something behind that is worth giving back
+BURST_UNITS = 12  # of the worker: so many leave behind what is worth giving back
 
 
 class Replica(Standing):
