@@ -92,6 +92,9 @@ class Applier:
         try:
             batch.choose(wants)
             batch.prepare()
+            # the disk may be ahead of the rows after a power cut, never of the entries: what
+            # nobody knows to be wanted would look like a change made here
+            self._index.settle()
             batch.carry_out()
             return batch.commit()
         finally:

@@ -56,6 +56,8 @@ class DirectoryMover:
         done: list[tuple[_Step, Signature | None]] = []
         left_out: set[bytes] = set()
         odd: list[bytes] = []
+        if steps:
+            self._index.settle()  # as `Applier.apply`
         for step in steps:
             outcome = None if step.after & left_out else self._act(step)
             if isinstance(outcome, Done):

@@ -95,6 +95,7 @@ class MovesPart(RowsPart):
             StoreError: it does not fit, or could not be written; nothing of it was.
         """
         low, high = below(source)
+        self._fresh_rows.clear()  # the rows change without being read
         with self.transaction():
             self._move_rows(source, path, source, source + b"\0")
             self._move_rows(source, path, low, high)

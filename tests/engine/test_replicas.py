@@ -129,6 +129,48 @@ async def test_only_missing_chunks_travel(tmp_path: Path) -> None:
         assert content_bytes_sent(made) - before < 1_000_000
 
 
+async def test_what_came_whole_goes_on_in_chunks(tmp_path: Path) -> None:
+    """A file of 400 KB comes whole; of its next version only what is new travels."""
+    async with cluster(tmp_path, "a", "b", lines="ab") as made:
+        a = made.sites["a"].root
+        old = os.urandom(400_000)
+        (a / "page").write_bytes(old)
+        await made.settled()
+        assert content_bytes_sent(made) == len(old)
+        (a / "page").write_bytes(old[:10] + b"more" + old[10:])
+        await made.settled()
+
+        assert content_bytes_sent(made) - len(old) < len(old) - 64_000
+
+
+async def test_durable_before_told_the_disk_is_never_ahead_of_the_entries(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a peer told is durable before the first of it is put in place."""
+    async with cluster(tmp_path, "a", "b") as made:
+        a, b = made.sites["a"], made.sites["b"]
+        pending: list[bool] = []
+        for act in ("put", "make_directory", "move", "remove", "move_directory"):
+            acting = getattr(b.replica.stock.root, act)
+
+            def looked(*args: Any, acting: Any = acting) -> Any:
+                pending.append(b.replica.stock.index.unsettled)
+                return acting(*args)
+
+            monkeypatch.setattr(b.replica.stock.root, act, looked)
+        (a.root / "d").mkdir()
+        for number in range(5):
+            (a.root / f"d/{number}").write_text(str(number))
+        made.join("a", "b")
+        await made.settled()
+        (a.root / "d").rename(a.root / "e")
+        (a.root / "e/0").unlink()
+        await made.settled()
+
+        assert len(pending) >= 7
+        assert not any(pending)
+
+
 @pytest.mark.parametrize("lines", ["ab bc cd", "ab bc cd da"], ids=["chain", "ring"])
 async def test_p02_four_in_a_chain_and_a_ring(tmp_path: Path, lines: str) -> None:
     """Changes, deletes and conflicts are relayed through replicas in between."""
