@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from p2psync.core import paths
 from p2psync.core.index import Want
@@ -49,6 +50,28 @@ class Pause:
 
     until: float
     length_s: float
+
+
+class _Standing(NamedTuple):
+    """What has to wait. troubled: paths that could not be applied, some to be tried again now.
+
+    gone: contents that every connected peer said it lacks. burst: paths that are applied with
+    what is in flight.
+    """
+
+    paused: Collection[bytes]
+    troubled: Collection[bytes]
+    gone: Collection[bytes]
+    burst: Collection[bytes]
+
+    def waits(self, path: bytes, want: Want) -> bool:
+        """Say whether nothing can be done about a need now."""
+        if path in self.burst or (self.gone and content_of(want) in self.gone):
+            return True
+        if not self.paused:
+            return False
+        # what is to go does not wait for what is around it
+        return path in self.paused if want.place is None else _below_any(path, self.paused)
 
 
 class Fetcher:
@@ -188,44 +211,46 @@ class Fetcher:
         """
         if self._fresh:
             fresh, self._fresh = self._fresh, {}
-            self._queue(
-                await self._replica.worker(self._sight, list(fresh.items())), first=True
-            )
+            standing = self._standing()
+            sighted = await self._replica.worker(self._sight, list(fresh.items()), standing)
+            self._queue(sighted, first=True)
         while self._position is not None and len(self._needs) < FEW:
             if self._position == FIRST:
                 self._looked_at = time.monotonic()
             position, self._position = self._position, None  # `look_again` may set it
-            sighted, end = await self._replica.worker(self._sight_page, position)
+            sighted, end = await self._replica.worker(
+                self._sight_page, position, self._standing()
+            )
             if self._position is None:
                 self._position = end
             self._queue(sighted, first=False)
 
-    def _sight_page(self, position: Position) -> tuple[list[Sighted], Position | None]:
+    def _standing(self) -> _Standing:
+        """Return what has to wait now: a copy, for the worker thread."""
+        now = time.monotonic()
+        gone = [set(link.gone) for link in self._replica.links]
+        return _Standing(
+            {path for path, pause in self._pauses.items() if pause.until > now},
+            set(self._pauses),
+            set.intersection(*gone) if gone else set(),
+            self._burst.keys(),
+        )
+
+    def _sight_page(
+        self, position: Position, standing: _Standing
+    ) -> tuple[list[Sighted], Position | None]:
         """Look at the next needs of the index, and say where they end; None: there is no more.
 
         In one unit with the look at the rows: what is applied meanwhile is still in flight when
         this is queued, and is not begun twice.
         """
         needed, end = self._replica.stock.index.needed_by_size(position, WINDOW)
-        return self._sight(needed), end if len(needed) == WINDOW else None
+        return self._sight(needed, standing), end if len(needed) == WINDOW else None
 
-    def _sight(self, needed: list[tuple[bytes, Want]]) -> list[Sighted]:
+    def _sight(self, needed: list[tuple[bytes, Want]], standing: _Standing) -> list[Sighted]:
         """Look at those of these needs that do not have to wait; in the worker thread."""
-        paused, gone = self._paused(), self._unavailable()
-        left = [
-            (path, want) for path, want in needed if not self._waits(path, want, paused, gone)
-        ]
-        return sight(self._replica.stock, left, set(self._pauses))
-
-    def _waits(
-        self, path: bytes, want: Want, paused: Collection[bytes], gone: Collection[bytes]
-    ) -> bool:
-        if path in self._burst or (gone and content_of(want) in gone):
-            return True
-        if not paused:
-            return False
-        # what is to go does not wait for what is around it
-        return path in paused if want.place is None else _below_any(path, paused)
+        left = [(path, want) for path, want in needed if not standing.waits(path, want)]
+        return sight(self._replica.stock, left, standing.troubled)
 
     def _queue(self, sighted: list[Sighted], *, first: bool) -> None:
         """Queue what can be begun."""
@@ -244,15 +269,6 @@ class Fetcher:
             return False
         wants.setdefault(one.path, one.want)
         return True
-
-    def _paused(self) -> set[bytes]:
-        now = time.monotonic()
-        return {path for path, pause in self._pauses.items() if pause.until > now}
-
-    def _unavailable(self) -> Collection[bytes]:
-        """Return the contents that every connected peer said it lacks."""
-        gone = [set(link.gone) for link in list(self._replica.links)]
-        return set.intersection(*gone) if gone else ()
 
     def took(self, applied: Applied, tried: Iterable[bytes] = ()) -> None:
         """Note what a batch could not do, and when to try again.
