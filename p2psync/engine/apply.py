@@ -124,6 +124,22 @@ def not_kept(error: OSError) -> RootTrouble:
     return RootTrouble("unwritable", f"the disk does not keep what is written: {why}")
 
 
+def sync_names(root: Root, changed: Iterable[bytes]) -> None:
+    """Make durable what was done to the names of these paths, in one go where they are many.
+
+    Raises:
+        RootTrouble: the disk does not keep them.
+    """
+    directories = {paths.parent(path) for path in changed}
+    try:
+        if len(directories) <= FEW_DIRECTORIES:
+            root.sync_directories(directories)
+        else:
+            root.sync()
+    except OSError as error:
+        raise not_kept(error) from error
+
+
 class _Batch:
     """One batch under way."""
 
@@ -313,7 +329,7 @@ class _Batch:
         """
         if not self._shown:
             return self._result
-        self._sync_names()
+        sync_names(self._root, self._shown)
         for path, (place, signature) in self._shown.items():
             self._draft.applied(path, place, signature)
         now_ns = time.time_ns()
@@ -328,16 +344,6 @@ class _Batch:
         self._result.done = list(self._shown)
         self._result.needed = {path: want for path, want in changes.needed.items() if want}
         return self._result
-
-    def _sync_names(self) -> None:
-        directories = {paths.parent(path) for path in self._shown}
-        try:
-            if len(directories) <= FEW_DIRECTORIES:
-                self._root.sync_directories(directories)
-            else:
-                self._root.sync()
-        except OSError as error:
-            raise not_kept(error) from error
 
     def discard(self) -> None:
         """Remove what was prepared and not used."""

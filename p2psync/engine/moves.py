@@ -13,7 +13,7 @@ from p2psync.core import paths
 from p2psync.core.index import Signature
 from p2psync.core.moves import MoveDirectory, directory_moves
 from p2psync.core.plan import MakeDirectory
-from p2psync.engine.apply import Applied, not_kept
+from p2psync.engine.apply import Applied, sync_names
 from p2psync.engine.exchange import DraftMaker
 from p2psync.fs.ground import Surprised
 from p2psync.fs.place import Done, Outcome
@@ -21,7 +21,6 @@ from p2psync.fs.root import Root
 from p2psync.store.index import Index
 
 TRIES: Final = 8  # each leaves out directories that were found not to be as their rows say
-FEW_DIRECTORIES: Final = 4
 
 _Step = MakeDirectory | MoveDirectory
 
@@ -86,17 +85,9 @@ class DirectoryMover:
 
     def _commit(self, done: list[tuple[_Step, Signature | None]]) -> None:
         """Make the names durable, then the rows, in one transaction."""
-        names = {paths.parent(step.path) for step, _ in done}
-        names |= {
-            paths.parent(step.source) for step, _ in done if isinstance(step, MoveDirectory)
-        }
-        try:
-            if len(names) <= FEW_DIRECTORIES:
-                self._root.sync_directories(names)
-            else:
-                self._root.sync()
-        except OSError as error:
-            raise not_kept(error) from error
+        names = {step.path for step, _ in done}
+        names |= {step.source for step, _ in done if isinstance(step, MoveDirectory)}
+        sync_names(self._root, names)
         with self._index.transaction():
             draft = self._draft()
             for step, signature in done:
